@@ -1,0 +1,39 @@
+# Two targets matter: `make up` ends with a working, editable xFormers; `make test` proves what the README says.
+
+PYTHON ?= python3
+TOOLS := .tools
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-long lint bench docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+
+up: $(TOOLS)/ready  ## a working, editable xFormers in ./xformers-0.0.35
+	$(TOOLS)/bin/xfdev up xformers==0.0.35
+
+test: $(TOOLS)/test  ## all tests that end within minutes; needs a C++ compiler
+	$(TOOLS)/bin/python -m pytest
+
+test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25
+	XFDEV_SEQUENCES=500 $(TOOLS)/bin/python -m pytest tests/integration/test_differential.py
+
+lint: $(TOOLS)/test  ## formatting, lint, types
+	$(TOOLS)/bin/ruff format --check src tests benchmarks
+	$(TOOLS)/bin/ruff check src tests benchmarks
+	$(TOOLS)/bin/mypy
+
+bench: $(TOOLS)/ready  ## the table of the README, measured here (needs 15 GB and half an hour)
+	$(TOOLS)/bin/python benchmarks/edit_loop.py
+
+clean:  ## remove xfdev's own installation
+	rm -rf $(TOOLS)
+
+$(TOOLS)/ready: pyproject.toml
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(TOOLS)/test: $(TOOLS)/ready
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@

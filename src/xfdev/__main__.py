@@ -1,0 +1,5 @@
+"""``python -m xfdev``."""
+
+from xfdev.cli import main
+
+raise SystemExit(main())

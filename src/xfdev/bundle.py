@@ -1,0 +1,221 @@
+"""The manifest of a bundle: what was compiled, from what, with what, and how.
+
+A manifest is plain JSON in canonical form; its SHA-256 is the bundle's name. Paths of the checkout are relative and
+use ``/``. Paths of the environment are written with the placeholders of ``Places``, so that a recipe recorded in one
+checkout runs in another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from xfdev.errors import BadBundle
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a recorded command's paths lie on this machine."""
+
+    checkout: str
+    site_packages: str
+    prefix: str
+    cuda_home: str | None
+    python_include: str
+    python_base: str
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        pairs = [
+            ("%{cuda}", self.cuda_home),
+            ("%{site}", self.site_packages),
+            ("%{prefix}", self.prefix),
+            ("%{checkout}", self.checkout),
+            ("%{python-include}", self.python_include),
+            ("%{python}", self.python_base),
+        ]
+        return sorted(((mark, path) for mark, path in pairs if path), key=lambda pair: -len(pair[1]))
+
+    def abstract(self, word: str) -> str:
+        """*word* with this machine's paths replaced by placeholders, the longest path first."""
+        for mark, path in self._pairs():
+            word = word.replace(path, mark)
+        return word
+
+    def concrete(self, word: str) -> str:
+        """The reverse of ``abstract``, for this machine."""
+        if "%{" not in word:
+            return word
+        for mark, path in self._pairs():
+            word = word.replace(mark, path)
+        return word
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One translation unit. *object* is relative to the build folder; *seconds* and *peak* (bytes) are those of the
+    last real compile, None while there was none; *inputs* the files of the checkout it read, None while unknown."""
+
+    source: str
+    object: str
+    argv: tuple[str, ...]
+    search: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
+    external: Mapping[str, str] = field(default_factory=dict)
+    probes: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
+    opaque: bool = False
+    beside: tuple[str, ...] = ()
+    """Files that look as if they could shadow an input, but were there and did not."""
+    seconds: float | None = None
+    peak: int | None = None
+    digest: str | None = None
+    """SHA-256 of the object."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that runs after all units, in order: device link, link. *output* is relative to the build folder."""
+
+    argv: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file of a bundle: *place* is where it belongs in the checkout."""
+
+    place: str
+    sha256: str
+    size: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """What the build script depended on: contents, and lists in which a new file would matter."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    globs: tuple[Mapping[str, Any], ...] = ()
+    listings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    generated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the outputs need to load, read from the binaries. *torch* is ``==VERSION`` or ``>=VERSION``; *cuda* the
+    major of its runtime; *python* is ``any``, ``abi3`` or ``X.Y``; *sass* and *ptx* the archs of its device code."""
+
+    glibc: str = ""
+    torch: str = ""
+    cuda: str | None = None
+    python: str = "any"
+    machine: str = ""
+    sass: tuple[str, ...] = ()
+    ptx: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a bundle but its files. *kind* is ``build`` (made by us, with units) or ``release`` (an
+    official wheel, whose native inputs are known from its sdist by pattern)."""
+
+    project: str
+    version: str
+    kind: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    watched: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+    scripts: Scripts = field(default_factory=Scripts)
+    files: Mapping[str, str] = field(default_factory=dict)
+    submodules: Mapping[str, str] = field(default_factory=dict)
+    patterns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Names of headers outside the checkout, as they may be spelled in an ``#include``."""
+    roots: tuple[str, ...] = ()
+    listing: tuple[str, ...] = ()
+    """All files below *roots* when the units were compiled."""
+    units: tuple[Unit, ...] = ()
+    steps: tuple[Step, ...] = ()
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata_files: Mapping[str, str] = field(default_factory=dict)
+    source_root: str = ""
+    """The folder of the checkout that goes on ``sys.path``: ``""`` or, say, ``src``."""
+    objects: Mapping[str, str] = field(default_factory=dict)
+    """The compiler-cache entries of all units: relative path -> SHA-256."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    link_seconds: float | None = None
+    schema: int = SCHEMA
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of one core for all units."""
+        return sum(unit.seconds or 0 for unit in self.units)
+
+    def with_units(self, units: tuple[Unit, ...]) -> Manifest:
+        return replace(self, units=units)
+
+
+def from_bytes(data: bytes, where: Path | str) -> Manifest:
+    """The manifest in *data*. Raises BadBundle, naming *where* it came from, for anything that is none."""
+    try:
+        value = json.loads(data)
+        if value["schema"] != SCHEMA:
+            raise BadBundle(
+                f"the manifest in {where} has schema {value['schema']}, this xfdev reads {SCHEMA}",
+                why="another version of xfdev wrote it",
+                hint="xfdev bundle prune --all removes what cannot be read; it is made anew when needed",
+            )
+        value["units"] = tuple(Unit(**{**unit, **_tuples(unit, _UNIT_LISTS)}) for unit in value["units"])
+        value["steps"] = tuple(Step(tuple(step["argv"]), step["output"]) for step in value["steps"])
+        value["outputs"] = {name: Output(**output) for name, output in value["outputs"].items()}
+        value["needs"] = Needs(**{**value["needs"], **_tuples(value["needs"], ("sass", "ptx"))})
+        scripts = value["scripts"]
+        listings = {folder: tuple(names) for folder, names in scripts["listings"].items()}
+        value["scripts"] = Scripts(
+            **{**scripts, **_tuples(scripts, ("globs", "generated")), "listings": listings},
+        )
+        value.update(_tuples(value, ("watched", "patterns", "names", "roots", "listing")))
+        manifest = Manifest(**value)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadBundle(
+            f"the manifest in {where} is damaged",
+            why="a write was cut short by another program, or the file was edited",
+            hint="xfdev bundle verify --remove throws damaged bundles away",
+            details=repr(error),
+        ) from error
+    _check_paths(manifest, where)
+    return manifest
+
+
+_UNIT_LISTS = ("argv", "search", "inputs", "probes", "exact", "beside")
+
+
+def _tuples(value: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: None if value[name] is None else tuple(value[name]) for name in names if name in value}
+
+
+def _check_paths(manifest: Manifest, where: Path | str) -> None:
+    """No file of a bundle may be read or written outside its folder."""
+    names = [*manifest.outputs, *manifest.objects, *(output.place for output in manifest.outputs.values())]
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name or not name:
+            raise BadBundle(
+                f"the bundle in {where} has a file {name!r}, which leaves its folder",
+                why="it was not made by xfdev",
+                hint="xfdev bundle verify --remove throws such bundles away",
+            )

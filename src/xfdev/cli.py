@@ -1,0 +1,124 @@
+"""The command line: which verb, how loud, and the one place where errors become output."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xfdev import __version__, options
+from xfdev.console import console
+from xfdev.errors import INTERNAL, INTERRUPTED, XfdevError
+
+#: Verb -> what it is for. Its module is ``xfdev.commands.<verb>``, loaded only when that verb is used.
+VERBS = {
+    "up": "bring up an environment for a path, a git URL or a requirement, with everything reused that can be",
+    "plan": "say what would be reused and what compiled, and why; changes nothing",
+    "link": "make a checkout an editable install with a bundle's outputs; compiles nothing",
+    "unlink": "undo link: leave the tree as it was found",
+    "build": "compile what changed, and link it",
+    "prebuild": "compile everything and write a bundle",
+    "check": "import the project in a fresh process and say what works and what is stale",
+    "bundle": "list, show, verify, prune the bundles of the local store",
+}
+
+
+def parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The whole parser; only the arguments of *verb* are filled in, or those of every verb for the documentation."""
+    common = argparse.ArgumentParser(add_help=False)
+    loud = common.add_argument_group("output")
+    loud.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
+    loud.add_argument("-v", "--verbose", action="store_true", help="every command that is run, and details of errors")
+    loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+    top = argparse.ArgumentParser(prog="xfdev", description="Edit, and only what you changed compiles.")
+    top.add_argument("--version", action="version", version=f"xfdev {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if verb in (name, "*"):
+            module = importlib.import_module(f"xfdev.commands.{name}")
+            sub.epilog = f"example:\n  {module.EXAMPLE}"
+            module.add_arguments(sub)
+    return top
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add options of the model to a verb, with the model's documentation as help."""
+    texts = options.documentation()
+    for name in names:
+        text = " ".join(texts[name].split()).replace("%", "%%")
+        metavar = {"jobs": "N", "arch": "LIST", "toolchain": "NAME"}.get(name, "PATH")
+        parser.add_argument(f"--{name}", metavar=metavar, default=None, help=text)
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run one command; returns the exit status. Nothing below this function prints an error or exits."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    env = dict(os.environ) if environ is None else dict(environ)
+    verb = next((word for word in words if word in VERBS), None)
+    args = parser(verb).parse_args(words)
+    console.verbose, console.quiet = args.verbose, args.quiet
+    as_json = args.json
+    try:
+        module = importlib.import_module(f"xfdev.commands.{args.verb}")
+        result = module.run(args, env)
+    except XfdevError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        console.error("interrupted; what was finished is kept, the same command continues")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report_bug(error, as_json)
+    return _finish(result, as_json)
+
+
+def _finish(result: Mapping[str, Any], as_json: bool) -> int:
+    status = int(result.get("exit_code", 0))
+    if as_json:
+        print(json.dumps(result, indent=1, default=str))
+    else:
+        lines = result.get("lines", ())
+        if lines and not console.quiet:
+            print("\n".join(lines))
+    sys.stdout.flush()
+    return status
+
+
+def _report(error: XfdevError, as_json: bool) -> int:
+    if as_json:
+        body = {"error": type(error).__name__, "message": str(error), "why": error.why, "hint": error.hint}
+        print(json.dumps({**body, "details": error.details, "exit_code": error.exit_code}, indent=1))
+    else:
+        console.error(str(error))
+        for label, text in (("why", error.why), ("do", error.hint)):
+            if text:
+                sys.stderr.write(f"  {label}: {text}\n")
+        if error.details and console.verbose:
+            sys.stderr.write(error.details.rstrip() + "\n")
+    return error.exit_code
+
+
+def _report_bug(error: Exception, as_json: bool) -> int:
+    """A traceback helps nobody but us: it goes to the details."""
+    import traceback
+
+    bug = XfdevError(
+        f"this is a bug in xfdev: {type(error).__name__}: {error}",
+        hint="run it again with --verbose and report what it prints",
+        details=traceback.format_exc(),
+    )
+    _report(bug, as_json)
+    return INTERNAL

@@ -1,0 +1,24 @@
+"""``xfdev plan``"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from xfdev.cli import add_options
+from xfdev.commands import apply
+from xfdev.commands.session import open_session
+
+EXAMPLE = "xfdev plan ~/src/xformers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", nargs="?", default=".", help="the checkout (default: this folder)")
+    add_options(parser, "arch", "venv", "cache", "jobs")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    session = open_session(args, environ)
+    decided = session.plan()
+    return {**apply.as_json(session, decided), "lines": apply.describe(decided)}

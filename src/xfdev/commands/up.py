@@ -1,0 +1,135 @@
+"""``xfdev up``"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xfdev import arch as archs
+from xfdev import gpu, profile, sources, toolchain, venv
+from xfdev.checkout import open_checkout
+from xfdev.cli import add_options
+from xfdev.commands import apply
+from xfdev.commands.session import check_project, release_version, resolve_options, session_for, with_cache
+from xfdev.console import console
+from xfdev.errors import UsageError
+from xfdev.files import locked
+from xfdev.link import state_folder
+
+EXAMPLE = "xfdev up xformers==0.0.35"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a path, a git URL (with @REF for a branch, tag or commit), or name==version")
+    parser.add_argument("--into", metavar="PATH", help="the folder to put the checkout in (default: by its name, here)")
+    parser.add_argument("--cpu", action="store_true", help="an environment without CUDA: the C++ parts are compiled")
+    parser.add_argument("--no-build", action="store_true", help="link what can be linked, and compile nothing")
+    add_options(parser, "arch", "toolchain", "python", "venv", "cache", "jobs")
+
+
+def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    started = time.monotonic()
+    cwd = Path.cwd()
+    source = sources.parse(args.source, cwd)
+    facts = profile.profiles()["default"]
+    if isinstance(source, sources.Requirement):
+        facts = profile.of_distribution(source.name)
+    into = Path(args.into).absolute() if args.into else None
+    # A link needs no submodule; a compile fetches those it needs.
+    root = sources.obtain(source, into, submodules=(), cwd=cwd)
+    checkout = open_checkout(root, environ)
+    check_project(checkout.root)
+    facts = profile.of_checkout(checkout.root)
+    chosen = resolve_options(args, checkout.root, environ)
+    environ = with_cache(chosen, environ)
+    name, arch, reason = choose_toolchain(args.cpu, chosen.toolchain, chosen.arch, checkout.root, facts, environ)
+    entry = profile.toolchain_entry(name)
+    prefix = checkout.root / (chosen.venv or ".venv")
+    state_folder(checkout.root)
+    with locked(checkout.root / ".xfdev" / "lock", str(checkout.root), wait=10.0):
+        environment = ready(prefix, entry, arch)
+        if environment is None:
+            console.info(f"toolchain {entry.name}: {entry.summary}{reason}")
+            environment = venv.create(
+                prefix,
+                entry,
+                python=chosen.python or sys.executable,
+                environ=environ,
+                arch=arch,
+                packages=tuple(facts.check.get("packages", ())),
+                variables=facts.environment,
+                build_classes=facts.build_classes,
+            )
+        session = session_for(checkout, environment, chosen, environ)
+        decided, built, state = apply.bring_up_to_date(session, compile_allowed=not args.no_build)
+    compiled = list(built.compiled) if built else []
+    restored = list(built.restored) if built else []
+    return {
+        **apply.as_json(session, decided),
+        **state,
+        "compiled": compiled,
+        "restored": restored,
+        "elapsed": time.monotonic() - started,
+        "lines": _lines(session, decided, compiled, restored, time.monotonic() - started),
+    }
+
+
+def ready(prefix: Path, entry: profile.ToolchainEntry, arch: str) -> venv.Environment | None:
+    """The environment at *prefix* if it is finished, of that toolchain, for that arch, and its torch unswapped."""
+    environment = venv.read(prefix)
+    if environment is None or environment.toolchain != entry.name or (arch and environment.arch != arch):
+        return None
+    torch = toolchain.torch_in(environment.site_packages)
+    return environment if torch is not None and torch.version == environment.torch else None
+
+
+def choose_toolchain(
+    cpu: bool,
+    named: str | None,
+    arch: str | None,
+    root: Path,
+    facts: profile.Profile,
+    environ: Mapping[str, str],
+) -> tuple[str, str, str]:
+    """The toolchain's name, the arch list to make the environment for, and the reason in words.
+
+    An arch that was asked for is one to compile for; without one, what reuses most is taken.
+    """
+    version = release_version(root, facts)
+    wanted = archs.canonical(archs.parse(arch or environ.get("TORCH_CUDA_ARCH_LIST", "")))
+    if cpu and (named or arch):
+        raise UsageError("--cpu goes with neither --toolchain nor --arch", hint="leave one of them out")
+    if cpu:
+        return facts.toolchain_for("cpu", version), "", ""
+    if named:
+        return named, wanted if profile.toolchain_entry(named).cuda else "", ""
+    if wanted:
+        return facts.toolchain_for("compile", version), wanted, f" (for arch {wanted})"
+    existing = venv.read(root / ".venv")
+    if existing is not None:
+        return existing.toolchain, "", ""  # up again: what is there is what was chosen
+    return facts.toolchain_for("reuse", version), "", " (reuses most)"
+
+
+def _lines(session: Any, decided: Any, compiled: list[str], restored: list[str], seconds: float) -> list[str]:
+    from xfdev.console import duration
+
+    root = session.root
+    where = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    chain = session.toolchain.facts
+    reused = decided.candidate.label if decided.candidate else "nothing"
+    lines = [
+        f"ready: {where}, torch {chain.get('torch')}"
+        + (f", CUDA {chain['cuda']}" if "cuda" in chain else ", no CUDA")
+        + f", {duration(seconds)}",
+        f"{decided.verdict}: reused {reused}; {len(compiled)} units compiled, {len(restored)} from the cache",
+    ]
+    if session.toolchain.has_cuda and not gpu.visible_archs(session.environ):
+        other = "" if session.toolchain.nvcc else f"; xfdev up {where} --arch 9.0 compiles for a GPU that is not there"
+        lines.append(f"no GPU here: kernels do not run; xfdev up {where} --cpu makes a CPU-only environment{other}")
+    lines.append(f"next: . {where}/{session.environment.prefix.name}/bin/activate")
+    return lines

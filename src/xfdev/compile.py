@@ -1,0 +1,302 @@
+"""Compile exactly what changed, link, and record what each unit was made from.
+
+Which units to compile is decided by contents, never by file times: see ``inputs`` and ``plan``. Every compile goes
+through the environment's launcher and ccache, so objects that exist somewhere come back in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xfdev import limits, needs, record, run
+from xfdev.bundle import Manifest, Output, Places, Unit, from_bytes
+from xfdev.checkout import Checkout
+from xfdev.configure import BUILD, LIB, TEMP
+from xfdev.console import console, duration
+from xfdev.errors import BadBundle, CompileFailed
+from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
+from xfdev.files import explained, sha256, write_atomic
+from xfdev.toolchain import Toolchain
+from xfdev.venv import Environment
+
+MANIFEST = f"{BUILD}/manifest.json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build: its manifest, and the sources that were compiled, that came from the cache, and kept."""
+
+    manifest: Manifest
+    compiled: tuple[str, ...]
+    restored: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def kept_build(root: Path) -> Manifest | None:
+    """The manifest of a checkout's last finished build, None where there is none that can be used."""
+    try:
+        return from_bytes((root / MANIFEST).read_bytes(), root / MANIFEST)
+    except (OSError, BadBundle):
+        return None
+
+
+def clear_build(root: Path) -> None:
+    """Forget a checkout's build, before anything of it changes: what is killed in between is not taken for whole."""
+    with suppress(FileNotFoundError), explained(str(root / MANIFEST)):
+        (root / MANIFEST).unlink()
+
+
+def build(
+    recipe: Manifest,
+    known: Manifest | None,
+    affected: Iterable[str],
+    *,
+    checkout: Checkout,
+    environment: Environment,
+    toolchain: Toolchain,
+    places: Places,
+    environ: Mapping[str, str],
+    extras: Callable[[str], Path] | None,
+    objects_from: Path | None = None,
+    objects_to: Path | None = None,
+    only: Iterable[str] | None = None,
+    max_jobs: int | None = None,
+) -> Built:
+    """Bring the build folder of a checkout up to date with *recipe*.
+
+    *known* is an earlier manifest whose units need no compile unless their source is in *affected*; *extras* gives
+    the files of that manifest's outputs which no command makes. *objects_from* is a folder of compiler-cache entries
+    to read, *objects_to* one to write those of all units to. With *only*, just these sources are compiled, and
+    nothing is linked.
+
+    Raises CompileFailed, OutOfMemory, DiskFull.
+    """
+    root = checkout.root
+    with explained(str(root / TEMP)):
+        (root / TEMP).mkdir(parents=True, exist_ok=True)
+    clear_build(root)
+    started = _now(root)
+    units = _merge(recipe, known, set(affected))
+    recipe = recipe.with_units(units)
+    chosen = [unit for unit in units if only is None or unit.source in set(only)]
+    todo, kept = _split(chosen, root, everything=objects_to is not None)
+    env = _compile_environ(environment, environ, checkout, units, objects_from, objects_to)
+    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs)
+    taken = {
+        outcome.job.output.as_posix(): (None, None)
+        if outcome.job.output.as_posix() in restored
+        else (outcome.seconds, outcome.peak)
+        for outcome in outcomes
+    }
+    compiled = {_relative(path, root): value for path, value in taken.items()}
+    manifest = record.complete(recipe, compiled, checkout, places, started)
+    result = Built(
+        manifest,
+        compiled=tuple(unit.source for unit in todo if compiled[unit.object][0] is not None),
+        restored=tuple(unit.source for unit in todo if compiled[unit.object][0] is None),
+        kept=tuple(unit.source for unit in kept),
+    )
+    if only is not None:
+        return result
+    manifest = _link(manifest, root, places, env, extras)
+    manifest = _describe(manifest, root, environment, toolchain, started)
+    write_atomic(root / MANIFEST, manifest.to_bytes())
+    return replace(result, manifest=manifest)
+
+
+def _merge(recipe: Manifest, known: Manifest | None, affected: set[str]) -> tuple[Unit, ...]:
+    """The recipe's units with what is known of them from *known*; those to compile have no digest."""
+    earlier = {unit.source: unit for unit in known.units} if known else {}
+    merged = []
+    for unit in recipe.units:
+        old = earlier.get(unit.source)
+        if old is None:
+            merged.append(replace(unit, digest=None))
+        elif old.argv != unit.argv or unit.source in affected:
+            merged.append(replace(unit, seconds=old.seconds, peak=old.peak, digest=None, beside=old.beside))
+        else:
+            merged.append(replace(old, object=unit.object))
+    return tuple(merged)
+
+
+def _split(units: Iterable[Unit], root: Path, *, everything: bool) -> tuple[list[Unit], list[Unit]]:
+    """Units to run through the compiler or its cache, and units whose object lies there, whole."""
+    todo: list[Unit] = []
+    kept: list[Unit] = []
+    for unit in units:
+        path = root / BUILD / unit.object
+        whole = not everything and unit.digest is not None and path.is_file() and sha256(path) == unit.digest
+        (kept if whole else todo).append(unit)
+    return todo, kept
+
+
+def _compile_environ(
+    environment: Environment,
+    environ: Mapping[str, str],
+    checkout: Checkout,
+    units: Iterable[Unit],
+    objects_from: Path | None,
+    objects_to: Path | None,
+) -> dict[str, str]:
+    folder = checkout.root / BUILD
+    baseline = "".join(f"{unit.source}\t{path}\n" for unit in units for path in unit.beside)
+    write_atomic(folder / "baseline", baseline)
+    write_atomic(folder / "launches", b"")
+    env = dict(environ)
+    env.update({
+        "XFDEV_BASELINE": str(folder / "baseline"),
+        "XFDEV_LAUNCH_LOG": str(folder / "launches"),
+        "CCACHE_BASEDIR": str(checkout.root),
+    })  # fmt: skip
+    if objects_to is not None:
+        env["CCACHE_REMOTE_STORAGE"] = f"file:{objects_to}"
+        env["CCACHE_RESHARE"] = "1"
+    elif objects_from is not None:
+        env["CCACHE_REMOTE_STORAGE"] = f"file:{objects_from}|read-only=true"
+    return env
+
+
+def _compile(
+    units: list[Unit],
+    root: Path,
+    environment: Environment,
+    places: Places,
+    env: Mapping[str, str],
+    max_jobs: int | None,
+) -> tuple[list[Outcome], set[str]]:
+    launcher = str(environment.tools / "bin" / "ccache")
+    jobs = []
+    for unit in units:
+        output = root / BUILD / unit.object
+        with explained(str(output)):
+            output.parent.mkdir(parents=True, exist_ok=True)
+        jobs.append(
+            Job(
+                name=unit.source,
+                argv=(launcher, *(places.concrete(word) for word in unit.argv)),
+                output=output,
+                seconds=unit.seconds,
+                peak=unit.peak or (NVCC_PEAK if unit.source.endswith(".cu") else CPP_PEAK),
+            )
+        )
+    cpus = limits.cpus(env)
+    if max_jobs is not None:
+        cpus = min(cpus, max_jobs)
+    log = root / BUILD / "launches"
+
+    def done(outcome: Outcome, finished: int, total: int) -> None:
+        hit = f"hit {outcome.job.output}\n" in log.read_text(errors="surrogateescape")
+        how = "from the cache" if hit else duration(outcome.seconds)
+        console.info(f"[{finished}/{total}] {outcome.job.name}: {how}")
+        for line in outcome.log.strip().splitlines():
+            console.debug(f"    {line}")
+
+    outcomes = run_jobs(
+        jobs,
+        cwd=root / TEMP,
+        env=env,
+        memory=limits.memory(),
+        cpus=cpus,
+        on_done=done,
+        on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
+        hint=lambda job: f"xfdev build --only {job.name} compiles this one again",
+    )
+    hits = {line[4:] for line in log.read_text(errors="surrogateescape").splitlines() if line.startswith("hit ")}
+    return outcomes, hits
+
+
+def _relative(path: str, root: Path) -> str:
+    return os.path.relpath(path, root / BUILD)
+
+
+def _link(
+    manifest: Manifest,
+    root: Path,
+    places: Places,
+    env: Mapping[str, str],
+    extras: Callable[[str], Path] | None,
+) -> Manifest:
+    made = {os.path.relpath(step.output, "lib") for step in manifest.steps if step.output.startswith("lib/")}
+    started = time.monotonic()
+    for step in manifest.steps:
+        output = root / BUILD / step.output
+        partial = output.with_name(f".{output.name}.partial")
+        argv = [places.concrete(word) for word in step.argv]
+        argv[argv.index("-o") + 1] = str(partial)
+        with explained(str(output)):
+            output.parent.mkdir(parents=True, exist_ok=True)
+        done = run.capture(argv, cwd=root / TEMP, env=env, check=False)
+        if not done.ok:
+            partial.unlink(missing_ok=True)
+            said = (done.stderr or done.stdout).strip()
+            raise CompileFailed(
+                f"{output.name} does not link: {said.splitlines()[0] if said else done.returncode}",
+                why="a library named by -l is missing, or an object was compiled for something else",
+                hint="xfdev build --verbose shows the command",
+                details=said,
+            )
+        partial.replace(output)
+    names = set(json.loads(manifest.origin.get("outputs", "[]"))) or set(manifest.outputs)
+    for name in names - made:
+        target = root / LIB / name
+        if extras is not None and name in manifest.outputs:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(extras(name), target)
+    _remove_others(root / LIB, names | made)
+    return replace(manifest, link_seconds=round(time.monotonic() - started, 2))
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+
+
+def _describe(manifest: Manifest, root: Path, environment: Environment, toolchain: Toolchain, started: int) -> Manifest:
+    """The manifest with its outputs as they lie in the build folder, and what they need."""
+    outputs, libraries = {}, []
+    for path in sorted((root / LIB).rglob("*")):
+        if not path.is_file():
+            continue
+        name = path.relative_to(root / LIB).as_posix()
+        place = f"{manifest.source_root}/{name}".lstrip("/")
+        outputs[name] = Output(place, sha256(path), path.stat().st_size, 0o755 if needs.is_library(path) else 0o644)
+        if needs.is_library(path):
+            libraries.append(path)
+    return replace(
+        manifest,
+        outputs=outputs,
+        facts=toolchain.facts,
+        needs=needs.of_outputs(
+            libraries,
+            torch=toolchain.facts.get("torch", ""),
+            python=environment.python,
+            stable=needs.stable_torch(manifest.units),
+        ),
+        origin={**manifest.origin, "created": f"{started / 1e9:.0f}"},
+    )
+
+
+def _now(root: Path) -> int:
+    """A time stamp of the checkout's own file system, in nanoseconds."""
+    path = root / BUILD / "started"
+    with explained(str(path)):
+        path.unlink(missing_ok=True)
+        path.touch()
+    return path.stat().st_ctime_ns
+
+
+def export_objects(folder: Path) -> dict[str, str]:
+    """The compiler-cache entries in *folder*, by relative path, with their SHA-256."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "CACHEDIR.TAG"
+    }

@@ -1,0 +1,232 @@
+"""Ask a project's own build script what it would compile: the recipe, recorded and not run.
+
+``resources/capture/driver.py`` runs ``setup.py build_ext`` in the environment and writes down every compiler and
+linker command, and what the script itself depended on. Here that becomes a manifest without outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from xfdev import run, shadows
+from xfdev.bundle import Manifest, Places, Scripts, Step, Unit
+from xfdev.checkout import Checkout
+from xfdev.errors import ConfigureFailed, NotAnExtensionProject
+from xfdev.files import explained, read_json
+from xfdev.profile import RESOURCES, Profile
+from xfdev.toolchain import HARMLESS, VARIABLES, Toolchain
+from xfdev.venv import Environment
+
+#: Where a build's files lie in a checkout. Commands run in TEMP, as those of torch's own build do, so that both make
+#: the same relative paths of everything in the checkout and share entries of the compiler cache.
+BUILD = ".xfdev/build"
+TEMP = f"{BUILD}/temp"
+LIB = f"{BUILD}/lib"
+_SCRATCH = ".xfdev/scratch"  # as deep as BUILD
+
+_SOURCE_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C", ".cu", ".S", ".s", ".m", ".mm")
+#: Flags whose value is a separate word that is no file, even if a file of that name is there.
+_VALUE_FLAGS = frozenset({"-x", "-D", "-U", "-Xcompiler", "-Xlinker", "-Xptxas", "-arch", "-gencode", "-std", "-z"})
+
+
+def places_of(checkout: Checkout, environment: Environment, python_include: str, python_base: str) -> Places:
+    return Places(
+        checkout=str(checkout.root),
+        site_packages=str(environment.site_packages),
+        prefix=str(environment.prefix),
+        cuda_home=environment.cuda_home,
+        python_include=python_include,
+        python_base=python_base,
+    )
+
+
+def python_places(environment: Environment) -> tuple[str, str]:
+    """The include folder and the base prefix of an environment's Python, without starting it."""
+    base = Path(os.path.realpath(environment.interpreter)).parent.parent
+    return str(base / "include" / f"python{environment.python}"), str(base)
+
+
+def configure(
+    checkout: Checkout,
+    environment: Environment,
+    toolchain: Toolchain,
+    profile: Profile,
+    environ: Mapping[str, str],
+) -> Manifest:
+    """The recipe of the checkout as it is now: units without their inputs, no outputs.
+
+    Raises NotAnExtensionProject where nothing native is built, ConfigureFailed where the build script fails.
+    """
+    if not any((checkout.root / name).exists() for name in ("setup.py", "pyproject.toml")):
+        raise NotAnExtensionProject(
+            f"{checkout.root} has neither setup.py nor pyproject.toml",
+            why="xfdev builds projects whose native extensions setuptools describes",
+            hint="give the folder of such a checkout",
+        )
+    scratch = checkout.root / _SCRATCH
+    with explained(str(scratch)):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+    result = _drive(checkout, environment, scratch, environ)
+    if not result["extensions"] or not result["commands"]:
+        raise NotAnExtensionProject(
+            f"{checkout.root} builds no native extension in this environment",
+            why="its build script found no compiler or CUDA it wanted, or the project is pure Python",
+            hint="pip install -e . is all a pure Python project needs",
+        )
+    include, base = result["python"]["include"], result["python"]["base_prefix"]
+    places = places_of(checkout, environment, include, base)
+    units, steps = _commands(result["commands"], places)
+    _keep_outputs(checkout.root, scratch, result["outputs"])
+    reads = [path for path in result["reads"] if (checkout.root / path).is_file()]
+    ids = checkout.identify(reads)
+    metadata_files = {path: ids[path] or "" for path in reads if profile.is_metadata(path)}
+    watched = sorted({*VARIABLES, *profile.variables, *result["variables"]} - HARMLESS)
+    values = {name: environ[name] for name in watched if name in environ and name != "TORCH_CUDA_ARCH_LIST"}
+    name, version = _name_and_version(result["metadata"], checkout)
+    manifest = Manifest(
+        project=name,
+        version=version,
+        kind="build",
+        facts=toolchain.facts,
+        variables={name: places.abstract(value) for name, value in values.items()},
+        watched=tuple(watched),
+        scripts=Scripts(
+            files={path: ids[path] or "" for path in reads if path not in metadata_files},
+            globs=tuple(result["globs"]),
+            listings={folder: tuple(names) for folder, names in result["listings"].items()},
+            generated=tuple(result["writes"]),
+        ),
+        units=units,
+        steps=steps,
+        metadata=result["metadata"],
+        metadata_files=metadata_files,
+        source_root=_source_root(result["package_dir"]),
+        submodules={path: module.commit for path, module in checkout.submodules.items()},
+        origin={"commit": checkout.commit or "", "outputs": json.dumps(result["outputs"])},
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    return manifest
+
+
+def _drive(checkout: Checkout, environment: Environment, scratch: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    request = {
+        "checkout": str(checkout.root),
+        "build_temp": str(scratch / "temp"),
+        "build_lib": str(scratch / "lib"),
+        "result": str(scratch / "result.json"),
+        "ninja": str(scratch / "ninja.jsonl"),
+        "metadata": str(scratch / "metadata"),
+    }
+    (scratch / "request.json").write_text(json.dumps(request))
+    done = run.capture(
+        [environment.interpreter, RESOURCES / "capture" / "driver.py", scratch / "request.json"],
+        cwd=checkout.root,
+        env={**environ, "XFDEV_NINJA_LOG": request["ninja"]},
+        check=False,
+    )
+    result = read_json(scratch / "result.json")
+    if done.ok and isinstance(result, dict):
+        return result
+    said = (done.stdout + done.stderr).strip()
+    last = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")]
+    raise ConfigureFailed(
+        f"the project's build script failed: {last[-1] if last else f'exit status {done.returncode}'}",
+        why="it runs as setup.py build_ext does, in this environment",
+        hint="xfdev build --verbose shows all it said",
+        details=said,
+    )
+
+
+def _commands(recorded: Sequence[Mapping[str, Any]], places: Places) -> tuple[tuple[Unit, ...], tuple[Step, ...]]:
+    units, steps = [], []
+    build = f"{places.checkout}/{BUILD}"
+    for command in recorded:
+        cwd = command["cwd"]
+        argv = [word.replace(f"{places.checkout}/{_SCRATCH}/", f"{build}/") for word in _absolute(command)]
+        if Path(argv[0]).name == "ccache":
+            del argv[0]  # torch puts it there; every unit gets it when it is run
+        output = os.path.join(cwd, command["output"]).replace(f"{places.checkout}/{_SCRATCH}/", f"{build}/")
+        relative = os.path.relpath(output, build)
+        if command["kind"] == "compile":
+            source = command.get("source") or _source(argv)
+            if places.checkout + "/" in source:
+                source = os.path.relpath(source, places.checkout)
+            search = shadows.search_path(argv, cwd)
+            units.append(
+                Unit(
+                    source=places.abstract(source),
+                    object=relative,
+                    argv=tuple(places.abstract(word) for word in argv),
+                    search=tuple(places.abstract(folder) for folder in search),
+                )
+            )
+        else:
+            steps.append(Step(tuple(places.abstract(word) for word in argv), relative))
+    return tuple(units), tuple(steps)
+
+
+def _absolute(command: Mapping[str, Any]) -> list[str]:
+    """The command with relative file names made absolute, so that it can run in another folder."""
+    cwd, previous = command["cwd"], ""
+    words: list[str] = []
+    for word in command["argv"]:
+        if word.startswith(("-I", "-L")) and len(word) > 2 and not word[2:].startswith(("/", "$", "=")):
+            word = word[:2] + os.path.normpath(os.path.join(cwd, word[2:]))
+        elif previous in ("-o", "-MF", "-I", "-L", "-isystem", "-iquote", "-include") or (
+            not word.startswith("-")
+            and previous not in _VALUE_FLAGS
+            and words
+            and "/" + word != word
+            and os.path.exists(os.path.join(cwd, word))
+        ):
+            word = os.path.normpath(os.path.join(cwd, word))
+        words.append(word)
+        previous = word
+    return words
+
+
+def _source(argv: Sequence[str]) -> str:
+    named = [word for word in argv[1:] if not word.startswith("-") and word.endswith(_SOURCE_SUFFIXES)]
+    if not named:
+        raise ConfigureFailed(
+            f"cannot tell which source this command compiles: {' '.join(argv)}",
+            hint="xfdev understands C, C++ and CUDA sources",
+        )
+    return named[-1]
+
+
+def _keep_outputs(root: Path, scratch: Path, outputs: Sequence[str]) -> None:
+    """Move what the script wrote beside the libraries (generated Python files, say) to the build folder."""
+    with explained(str(root / LIB)):
+        (root / TEMP).mkdir(parents=True, exist_ok=True)
+        for name in outputs:
+            source, target = scratch / "lib" / name, root / LIB / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.stat().st_size:  # empty: a library that is still to be linked
+                shutil.copy2(source, target)
+
+
+def _source_root(package_dir: Mapping[str, str]) -> str:
+    roots = {package_dir.get("", "").rstrip("/").removeprefix("./")}
+    for package, folder in package_dir.items():
+        if package:
+            tail = PurePosixPath(package.replace(".", "/"))
+            path = PurePosixPath(folder)
+            if path.parts[-len(tail.parts) :] != tail.parts:
+                raise NotAnExtensionProject(
+                    f"package {package} lies in {folder}: that needs an import hook, which xfdev does not install",
+                    hint="pip install --no-build-isolation -e . works here, and is safe in this environment",
+                )
+            roots.add(str(path.parents[len(tail.parts) - 1]))
+    return next(iter(sorted(roots - {"", "."})), "")
+
+
+def _name_and_version(metadata: Mapping[str, str], checkout: Checkout) -> tuple[str, str]:
+    name, _, version = metadata.get("name", "").removesuffix(".dist-info").rpartition("-")
+    return (name or checkout.root.name, version)

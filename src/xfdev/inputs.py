@@ -1,0 +1,182 @@
+"""What has changed in a checkout since a bundle's units were compiled, by name and by unit."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+
+from xfdev import shadows
+from xfdev.bundle import Manifest, Places, Unit
+from xfdev.checkout import Checkout, file_id
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Differences between a manifest and a checkout. All empty: the native inputs are those of the manifest.
+
+    ``units`` maps the source of each affected unit to the reasons; ``sources`` are files that build scripts look for
+    by pattern and that came or went; ``scripts`` what the build scripts themselves depend on; ``metadata`` files that
+    concern packaging only.
+    """
+
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+
+    @property
+    def native(self) -> bool:
+        return bool(self.units or self.sources or self.scripts)
+
+
+def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
+    """Compare a checkout with what *manifest* was made from. Where it cannot be told, a unit counts as affected."""
+    unmoved = {
+        path
+        for path, module in checkout.submodules.items()
+        if module.clean and manifest.submodules.get(path) == module.commit
+    }
+    wanted = {**manifest.files, **manifest.scripts.files, **manifest.metadata_files}
+    paths = [path for path in wanted if not _below(path, unmoved)]
+    now = checkout.identify(paths)
+    generated = set(manifest.scripts.generated)
+    changed: dict[str, str] = {}
+    for path in paths:
+        if now[path] == wanted[path] or (now[path] is None and path in generated):
+            continue
+        changed[path] = _reason(path, now[path], checkout)
+    if manifest.kind == "release":
+        return _compare_release(manifest, checkout, changed, unmoved)
+    came, went = _listing(manifest, checkout, unmoved)
+    scripts = [changed[path] for path in manifest.scripts.files if path in changed]
+    scripts += _listings(manifest, checkout, unmoved)
+    sources = _globs(manifest, checkout, unmoved) if came or went or _unlisted(manifest) else []
+    units = {}
+    for unit in manifest.units:
+        reasons = _unit_reasons(unit, manifest, changed, came, places)
+        if reasons:
+            units[unit.source] = tuple(dict.fromkeys(reasons))
+    return Changes(
+        units=units,
+        sources=tuple(sources),
+        scripts=tuple(scripts),
+        metadata=tuple(changed[path] for path in manifest.metadata_files if path in changed),
+    )
+
+
+def _reason(path: str, now: str | None, checkout: Checkout) -> str:
+    if now is not None:
+        return f"{path} changed"
+    module = checkout.submodule_of(path)
+    if module is not None and module.head is None:
+        return f"submodule {module.path} is at another commit ({module.recorded[:9]}) and not checked out"
+    return f"{path} is gone"
+
+
+def _below(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(folder + "/") for folder in folders)
+
+
+def _listing(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> tuple[list[str], list[str]]:
+    """Files below the manifest's roots that are new, and that are gone."""
+    root = str(checkout.root)
+    found = shadows.files_below(os.path.join(root, folder) for folder in manifest.roots if folder not in unmoved)
+    prefix = len(root) + 1
+    now = {os.path.normpath(path)[prefix:] for path in found}
+    then = set(manifest.listing)
+    came = [path for path in now - then if not _below(path, unmoved)]
+    went = [path for path in then - now if not _below(path, unmoved)]
+    return sorted(came), sorted(went)
+
+
+def _unlisted(manifest: Manifest) -> bool:
+    """Whether some pattern of the build scripts looks outside the folders whose files are listed anyway."""
+    for entry in manifest.scripts.globs:
+        fixed = os.path.dirname(entry["pattern"].partition("*")[0].partition("?")[0].partition("[")[0])
+        if not any(root == "." or fixed == root or fixed.startswith(root + "/") for root in manifest.roots):
+            return True
+    return False
+
+
+def _globs(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list[str]:
+    reasons: dict[str, None] = {}
+    for entry in manifest.scripts.globs:
+        then = {path for path in entry["matches"] if not _below(path, unmoved)}
+        found = glob.glob(entry["pattern"], root_dir=checkout.root, recursive=entry["recursive"])
+        now = {path for path in found if not _below(path, unmoved)}
+        generated = set(manifest.scripts.generated)
+        reasons.update(dict.fromkeys(f"{path} is new" for path in sorted(now - then - generated)))
+        reasons.update(dict.fromkeys(f"{path} is gone" for path in sorted(then - now - generated)))
+    return list(reasons)
+
+
+def _listings(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list[str]:
+    reasons = []
+    for folder, names in manifest.scripts.listings.items():
+        if _below(folder + "/", unmoved):
+            continue
+        try:
+            now = set(os.listdir(checkout.root / folder))
+        except OSError:
+            now = set()
+        generated = {os.path.basename(path) for path in manifest.scripts.generated}
+        differ = {
+            name
+            for name in now ^ set(names)
+            if name not in shadows.NOT_SOURCES and not name.endswith((".egg-info", ".so", ".pyc")) and name != "build"
+        } - generated
+        reasons += [f"{os.path.join(folder, name)} came or went" for name in sorted(differ)]
+    return reasons
+
+
+def _unit_reasons(
+    unit: Unit, manifest: Manifest, changed: Mapping[str, str], came: list[str], places: Places
+) -> list[str]:
+    if unit.inputs is None:
+        return ["not compiled yet"]
+    reasons = [changed[path] for path in unit.inputs if path in changed]
+    if unit.opaque and (changed or came):
+        reasons.append("it reads files that no dependency file lists (.incbin, or a computed __has_include)")
+    for path, content in unit.external.items():
+        if file_id(places.concrete(path)) != content:
+            reasons.append(f"{places.concrete(path)} changed")
+    new = [path for path in came if path not in unit.beside]
+    if new:
+        root = places.checkout
+        scanned = shadows.Scan(
+            frozenset({*unit.probes, *manifest.names}),
+            frozenset(os.path.join(root, path) for path in unit.exact),
+            unit.opaque,
+        )
+        read = [os.path.join(root, path) for path in unit.inputs]
+        folders = [places.concrete(folder) for folder in unit.search]
+        full = [os.path.join(root, path) for path in new]
+        linked = [path for path in full if os.path.islink(path) and os.path.isdir(path)]
+        taken = {*shadows.find(read, folders, full, scanned), *linked}
+        reasons += [f"{os.path.relpath(path, root)} is new and may be taken for a header" for path in sorted(taken)]
+    return reasons
+
+
+def _compare_release(manifest: Manifest, checkout: Checkout, changed: Mapping[str, str], unmoved: set[str]) -> Changes:
+    """A release's inputs are known by pattern only: every file that matches one counts."""
+    recorded = {**manifest.files, **manifest.scripts.files}
+    root = str(checkout.root)
+    places = {os.path.join(root, pattern.partition("*")[0].rstrip("/")) for pattern in manifest.patterns}
+    found = [path[len(root) + 1 :] for path in shadows.files_below(p for p in places if os.path.isdir(p))]
+    new = [
+        path
+        for path in found
+        if path not in recorded
+        and path not in manifest.outputs
+        and not _below(path, unmoved)
+        and any(fnmatch(path, pattern) for pattern in manifest.patterns)
+    ]
+    native = [reason for path, reason in changed.items() if path in recorded]
+    native += [f"{path} is new" for path in sorted(new)]
+    return Changes(
+        scripts=tuple(native),
+        metadata=tuple(reason for path, reason in changed.items() if path in manifest.metadata_files),
+    )

@@ -1,0 +1,237 @@
+"""The editable install: a bundle's outputs in their places, and metadata that every tool understands.
+
+Outputs are copied, not linked: a build typed by hand writes into the checkout, and must not write through a link
+into a bundle; and pruning a store must not break a checkout. (Copying the 12 MB of xFormers takes about 10 ms.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xfdev.bundle import Manifest, Output
+from xfdev.checkout import Checkout
+from xfdev.console import console
+from xfdev.errors import BadBundle
+from xfdev.files import explained, read_json, write_atomic, write_json
+from xfdev.venv import Environment
+
+STATE = ".xfdev"
+LINKED = f"{STATE}/linked.json"
+_BEGIN, _END = "# >>> xfdev", "# <<< xfdev"
+
+
+def state_folder(root: Path) -> Path:
+    """The folder ``.xfdev`` of a checkout, invisible to git."""
+    folder = root / STATE
+    if not (folder / ".gitignore").exists():
+        with explained(str(folder)):
+            folder.mkdir(exist_ok=True)
+            write_atomic(folder / ".gitignore", "*\n")
+    return folder
+
+
+def identity(path: Path) -> list[int] | None:
+    """What tells, without a read, that a file is still the one that was written."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def place_outputs(
+    checkout: Checkout, manifest: Manifest, source: Callable[[str], Path], label: str
+) -> dict[str, dict[str, Any]]:
+    """Put every output into the checkout, each checked against the manifest while it is copied.
+
+    Raises BadBundle before anything of a bad file is visible. Returns what ``linked.json`` keeps of the outputs.
+    """
+    staged: list[tuple[Path, Path, Output]] = []
+    placed: dict[str, dict[str, Any]] = {}
+    try:
+        for name, output in manifest.outputs.items():
+            target = checkout.root / output.place
+            if checkout.tracked(output.place):
+                console.warning(f"{output.place} is tracked by git; it stays as it is")
+                continue
+            with explained(str(target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                staged.append((_stage(source(name), target, output, label), target, output))
+        for temporary, target, output in staged:
+            os.replace(temporary, target)
+            placed[output.place] = {"sha256": output.sha256, "identity": identity(target)}
+    finally:
+        for temporary, _, _ in staged:
+            temporary.unlink(missing_ok=True)
+    return placed
+
+
+def _stage(source: Path, target: Path, output: Output, label: str) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    digest = hashlib.sha256()
+    try:
+        with os.fdopen(handle, "wb") as writer:
+            try:
+                with source.open("rb") as reader:
+                    while chunk := reader.read(1 << 20):
+                        digest.update(chunk)
+                        writer.write(chunk)
+            except FileNotFoundError as error:
+                raise BadBundle(f"{label} is truncated: {source.name} is missing", hint=_REMOVE) from error
+        if digest.hexdigest() != output.sha256:
+            raise BadBundle(f"{label} is corrupted: {source.name} is not what it was", hint=_REMOVE)
+        os.chmod(name, output.mode)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+_REMOVE = "xfdev bundle verify --remove throws it away; then run the same command again"
+
+
+def outputs_intact(root: Path, linked: Mapping[str, Any]) -> bool:
+    """Whether the outputs in the checkout are still the ones that were linked."""
+    places = linked.get("outputs", {})
+    return bool(places) and all(identity(root / place) == entry["identity"] for place, entry in places.items())
+
+
+def read_linked(root: Path) -> dict[str, Any] | None:
+    value = read_json(root / LINKED)
+    return value if isinstance(value, dict) else None
+
+
+def write_linked(root: Path, value: Mapping[str, Any]) -> None:
+    state_folder(root)
+    write_json(root / LINKED, value)
+
+
+def exclude(checkout: Checkout, places: list[str]) -> None:
+    """Have git ignore the linked outputs, in the file of rules that is the repository's own and never committed."""
+    path = checkout.git_path_exclude
+    text = path.read_text() if path.exists() else ""
+    before, _, rest = text.partition(f"{_BEGIN}\n")
+    _, _, after = rest.partition(f"{_END}\n")
+    # An existing block keeps the lines of other worktrees, whose outputs have the same places.
+    lines = sorted({f"/{place}" for place in places} | {f"/{STATE}/"})
+    new = before + "\n".join([_BEGIN, *lines, _END]) + "\n" + after if places else before + after
+    if new != text:
+        with explained(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, new)
+
+
+def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str, bytes]]:
+    """A PEP 660 wheel for the checkout: its file name, its bytes, and the extra metadata of an editable install."""
+    metadata = dict(manifest.metadata)
+    info = metadata.pop("name")
+    stem = info.removesuffix(".dist-info")
+    name = stem.rpartition("-")[0]
+    files = {
+        f"__editable__.{stem}.pth": f"{root / manifest.source_root}\n".replace("/\n", "\n"),
+        **{f"{info}/{path}": text for path, text in metadata.items()},
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: xfdev\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in files.items())
+    files[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    import json
+
+    direct_url = {"url": root.as_uri(), "dir_info": {"editable": True}}
+    extra = {"INSTALLER": b"xfdev\n", "direct_url.json": json.dumps(direct_url).encode()}
+    return f"{name}-{stem.rpartition('-')[2]}-py3-none-any.whl", buffer.getvalue(), extra
+
+
+def _record_hash(text: str) -> str:
+    import base64
+
+    digest = hashlib.sha256(text.encode()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def installed(environment: Environment, manifest: Manifest, root: Path) -> bool:
+    """Whether the environment has this very editable install already."""
+    info = environment.site_packages / manifest.metadata["name"]
+    url = read_json(info / "direct_url.json")
+    if not isinstance(url, dict) or url.get("url") != root.as_uri() or not url.get("dir_info", {}).get("editable"):
+        return False
+    stem = manifest.metadata["name"].removesuffix(".dist-info")
+    pth = environment.site_packages / f"__editable__.{stem}.pth"
+    try:
+        return (
+            (info / "METADATA").read_text() == manifest.metadata["METADATA"]
+            and pth.read_text().strip() == str(root / manifest.source_root).rstrip("/")
+            and len(distributions(environment, manifest)) == 1
+        )
+    except (OSError, KeyError):
+        return False
+
+
+def distributions(environment: Environment, manifest: Manifest) -> list[Path]:
+    """The ``.dist-info`` folders of this project in the environment, of whatever version."""
+    wanted = _normal(manifest.metadata["name"].removesuffix(".dist-info").rpartition("-")[0])
+    with os.scandir(environment.site_packages) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.endswith(".dist-info")
+            and _normal(entry.name.removesuffix(".dist-info").rpartition("-")[0]) == wanted
+        ]
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "_")
+
+
+def install(environment: Environment, manifest: Manifest, root: Path, environ: Mapping[str, str]) -> None:
+    """Make the checkout an editable install of the environment, in place of any other install of the project."""
+    if "name" not in manifest.metadata:
+        raise BadBundle("the bundle has no packaging metadata", hint="xfdev build makes it from the checkout")
+    if installed(environment, manifest, root):
+        return
+    uninstall(environment, manifest, environ)
+    from installer import install as install_wheel
+    from installer.destinations import SchemeDictionaryDestination
+    from installer.sources import WheelFile
+
+    name, data, extra = editable_wheel(root, manifest)
+    site = str(environment.site_packages)
+    scheme = {
+        "purelib": site,
+        "platlib": site,
+        "scripts": str(environment.prefix / "bin"),
+        "data": str(environment.prefix),
+        "headers": str(environment.prefix / "include"),
+    }
+    destination = SchemeDictionaryDestination(
+        scheme, interpreter=str(environment.interpreter), script_kind="posix", overwrite_existing=True
+    )
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    # The class reads the file's name off its archive, to tell distribution and version.
+    archive.filename = name
+    with explained(site):
+        install_wheel(WheelFile(archive), destination, additional_metadata=extra)
+
+
+def uninstall(environment: Environment, manifest: Manifest, environ: Mapping[str, str]) -> None:
+    """Remove every install of the project from the environment, with pip."""
+    if not distributions(environment, manifest):
+        return
+    import sys
+
+    from xfdev import run
+
+    name = manifest.metadata["name"].removesuffix(".dist-info").rpartition("-")[0]
+    pip = [sys.executable, "-m", "pip", "--python", str(environment.interpreter), "--disable-pip-version-check"]
+    run.capture([*pip, "uninstall", "-q", "-y", name], env=environ)
+    console.debug(f"removed the earlier install of {name}")

@@ -1,0 +1,219 @@
+"""The verdict: what of the bundles at hand serves a checkout. Pure: facts in, verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+from xfdev.arch import Arch
+from xfdev.bundle import Manifest, Unit
+from xfdev.inputs import Changes
+from xfdev.toolchain import Toolchain
+
+Verdict = Literal["reuse", "partial", "full"]
+
+#: For units nobody has compiled yet: what a unit of torch headers takes (measured: 8 s to 71 s, 0.5 to 3 GB).
+GUESS_SECONDS = 30.0
+GUESS_PEAK = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A fact in which a bundle and a toolchain differ. *links*: the outputs may be linked in spite of it."""
+
+    name: str
+    have: str
+    want: str
+    links: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.have or 'not there'}, bundle {self.want}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A bundle, or the checkout's own last build (*bundle* None), compared with the checkout and the toolchain."""
+
+    label: str
+    manifest: Manifest
+    changes: Changes
+    mismatches: tuple[Mismatch, ...]
+    bundle: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    label: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will happen. *affected* maps sources to reasons; *seconds* is the predicted time (None: nobody knows),
+    *peak* the predicted bytes of memory; *refused* tells why each nearer bundle does not serve."""
+
+    verdict: Verdict
+    candidate: Candidate | None
+    affected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    total: int | None = None
+    reasons: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    seconds: float | None = None
+    peak: int | None = None
+    reconfigure: bool = False
+    """Whether the project's build script has to run: the recipe at hand is not that of this checkout."""
+
+
+def mismatches(
+    manifest: Manifest, toolchain: Toolchain, variables: Mapping[str, str], devices: Sequence[Arch]
+) -> tuple[Mismatch, ...]:
+    """Every fact by which *manifest*'s outputs do not fit *toolchain*, or are not what it would produce.
+
+    *variables* are those of ``manifest.watched`` that are set now, with placeholders for paths; *devices* the archs
+    that the outputs must run on, empty where there is no GPU.
+    """
+    found = [*_load(manifest, toolchain), *_devices(manifest, devices)]
+    for name in sorted({*manifest.variables, *variables}):
+        have, want = variables.get(name), manifest.variables.get(name)
+        if have != want:
+            found.append(Mismatch(f"variable {name}", have or "unset", f"has {want or 'it unset'}", False))
+    if manifest.kind == "build":
+        found += _compile(manifest, toolchain)
+    return tuple(found)
+
+
+def _load(manifest: Manifest, toolchain: Toolchain) -> list[Mismatch]:
+    needs, facts, found = manifest.needs, toolchain.facts, []
+    machine = facts["platform"].partition("-")[2]
+    if needs.machine and needs.machine != machine:
+        found.append(Mismatch("machine", machine, f"is for {needs.machine}", False))
+    if needs.glibc and facts["glibc"] and _numbers(facts["glibc"]) < _numbers(needs.glibc):
+        found.append(Mismatch("glibc", facts["glibc"], f"needs >= {needs.glibc}", False))
+    if needs.python not in ("any", "abi3", facts["python"]):
+        found.append(Mismatch("Python", facts["python"], f"needs {needs.python}", False))
+    have = facts.get("torch", "")
+    if needs.torch.startswith(">="):
+        if not have or _numbers(have) < _numbers(needs.torch[2:]):
+            found.append(Mismatch("torch", have, f"needs {needs.torch}", False))
+    elif needs.torch and needs.torch[2:] != (have if "+" in needs.torch else have.partition("+")[0]):
+        found.append(Mismatch("torch", have, f"needs {needs.torch[2:]}", False))
+    cuda = facts.get("cuda", "").partition(".")[0]
+    if needs.cuda is not None and cuda != needs.cuda:
+        found.append(Mismatch("CUDA", cuda, f"needs {needs.cuda}", False))
+    built_with_cuda = "cuda" in manifest.facts and bool(manifest.facts.get("arch"))
+    if manifest.kind == "build" and "arch" in facts and not built_with_cuda and needs.cuda is None:
+        found.append(Mismatch("arch", facts["arch"], "has no CUDA code", False))
+    return found
+
+
+def _devices(manifest: Manifest, devices: Sequence[Arch]) -> list[Mismatch]:
+    from xfdev.arch import parse
+
+    if not manifest.needs.sass and not manifest.needs.ptx:
+        return []
+    code = [entry for name in manifest.needs.sass for entry in parse(name)]
+    ptx = [entry for name in manifest.needs.ptx for entry in parse(name)]
+    found = []
+    for device in devices:
+        runs = any(entry.serves(device) for entry in code)
+        by_jit = any((entry.major, entry.minor) <= (device.major, device.minor) and not entry.suffix for entry in ptx)
+        if not runs and not by_jit:
+            has = ", ".join(sorted({*manifest.needs.sass, *(f"{name} PTX" for name in manifest.needs.ptx)}))
+            found.append(Mismatch("arch", device.capability, f"has code for {has} only", False))
+    return found
+
+
+def _compile(manifest: Manifest, toolchain: Toolchain) -> list[Mismatch]:
+    """Facts of the compile. One that this environment lacks (it has no nvcc, say) cannot differ."""
+    found = []
+    for name in ("nvcc", "host compiler"):
+        have, want = toolchain.facts.get(name), manifest.facts.get(name)
+        if have and want and have != want:
+            found.append(Mismatch(name, have, f"was compiled with {want}", False))
+    for name in ("torch", "torch commit", "arch", "python"):
+        have, want = toolchain.facts.get(name), manifest.facts.get(name)
+        if have and want and have != want:
+            # The outputs were found to load, or have code for more; but units compiled now would differ from them.
+            found.append(Mismatch(name, have, f"was compiled with {want}", True))
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    public = version.partition("+")[0]
+    return tuple(int(part) for part in public.split(".") if part.isdigit())
+
+
+def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int) -> Plan:
+    """The nearest candidate that serves: one to link as it is, else the one with the least to compile.
+
+    *compiles*: whether this environment has the compilers that the candidates' units need.
+    """
+    refused: list[Refusal] = []
+    partial: list[Plan] = []
+    for candidate in candidates:
+        changes = candidate.changes
+        blocking = tuple(str(item) for item in candidate.mismatches if not item.links)
+        if blocking:
+            refused.append(Refusal(candidate.label, blocking))
+            continue
+        units = candidate.manifest.units
+        if not changes.native:
+            return Plan("reuse", candidate, total=len(units) or None, refused=tuple(refused), seconds=0.0)
+        differing = tuple(str(item) for item in candidate.mismatches)
+        if candidate.manifest.kind == "release" or changes.scripts or differing or not compiles:
+            why = (*changes.scripts, *changes.sources, *_flat(changes.units), *differing)
+            refused.append(Refusal(candidate.label, why))
+            continue
+        affected = [unit for unit in units if unit.source in changes.units]
+        seconds, peak = predict(affected, cpus)
+        partial.append(
+            Plan(
+                "partial",
+                candidate,
+                affected=changes.units,
+                total=len(units),
+                reasons=(*changes.sources, *_flat(changes.units)),
+                seconds=seconds + (candidate.manifest.link_seconds or 1.0),
+                peak=peak,
+                reconfigure=bool(changes.sources) or not candidate.manifest.units,
+            )
+        )
+    if partial:
+        best = min(partial, key=lambda plan: plan.seconds or 0.0)
+        return _with_refused(best, refused)
+    return _full(candidates, refused, cpus)
+
+
+def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
+    from dataclasses import replace
+
+    return replace(plan, refused=tuple(refused))
+
+
+def _full(candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int) -> Plan:
+    # Any recipe of this project tells how much there is to compile, if not exactly what.
+    known = next((c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units), None)
+    reasons = tuple(dict.fromkeys(f"{entry.label}: {entry.reasons[0]}" for entry in refused if entry.reasons))
+    if known is None:
+        return Plan("full", None, reasons=reasons or ("nothing was compiled for it yet",), refused=tuple(refused),
+                    reconfigure=True)  # fmt: skip
+    seconds, peak = predict(known.units, cpus)
+    return Plan("full", None, total=len(known.units), reasons=reasons, refused=tuple(refused), seconds=seconds,
+                peak=peak, reconfigure=True)  # fmt: skip
+
+
+def _flat(units: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reason for reasons in units.values() for reason in reasons))
+
+
+def predict(units: Sequence[Unit], cpus: int) -> tuple[float, int]:
+    """Seconds and peak bytes that compiling *units* on *cpus* CPUs takes, from what they took before."""
+    known = [unit.seconds for unit in units if unit.seconds]
+    typical = median(known) if known else GUESS_SECONDS
+    times = [unit.seconds or typical for unit in units]
+    if not times:
+        return 0.0, 0
+    peaks = sorted((unit.peak or GUESS_PEAK for unit in units), reverse=True)
+    return max(sum(times) / max(cpus, 1), max(times)), sum(peaks[: max(cpus, 1)])

@@ -1,0 +1,146 @@
+"""After a compile: what each unit really read, from the dependency file its compiler wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from xfdev import shadows
+from xfdev.bundle import Manifest, Places, Unit
+from xfdev.checkout import Checkout, file_id
+from xfdev.configure import BUILD, TEMP
+
+#: Folders whose contents the toolchain's facts (host compiler, glibc) stand for.
+SYSTEM = ("/usr/include/", "/usr/lib/", "/usr/lib64/", "/usr/share/")
+
+
+def inputs_of(unit: Unit, checkout: Checkout, places: Places, listing: Iterable[str]) -> tuple[Unit, list[str]]:
+    """*unit* with what it read, and the names of headers it found outside the checkout.
+
+    *listing* are the absolute files that could shadow a header. A unit whose dependency file is missing or empty
+    keeps ``inputs=None``: it is compiled again next time.
+    """
+    root = places.checkout
+    temp = os.path.join(root, TEMP)
+    try:
+        text = Path(root, BUILD, unit.object + ".d").read_text(errors="surrogateescape")
+    except OSError:
+        return replace(unit, inputs=None), []
+    read = shadows.parse_depfile(text, temp)
+    own = [path for path in read if shadows.is_source_path(path, root)]
+    if not own:
+        return replace(unit, inputs=None), []
+    folders = [places.concrete(folder) for folder in unit.search]
+    scanned = shadows.scan(own, folders)
+    tree = (places.site_packages, places.prefix, places.cuda_home or places.prefix, places.python_include)
+    external, names = {}, []
+    for path in read:
+        if shadows.is_source_path(path, root) or shadows.in_folder(path, os.path.join(root, BUILD)):
+            continue
+        names += _spellings(path, folders)
+        if not path.startswith(SYSTEM) and not any(shadows.in_folder(path, folder) for folder in tree):
+            external[places.abstract(path)] = file_id(path) or ""
+    recorded = replace(
+        unit,
+        inputs=tuple(sorted(os.path.relpath(path, root) for path in own)),
+        external=external,
+        probes=tuple(sorted(scanned.probes)),
+        exact=tuple(sorted(os.path.relpath(p, root) for p in scanned.exact if shadows.in_folder(p, root))),
+        opaque=scanned.opaque,
+        beside=tuple(os.path.relpath(p, root) for p in shadows.find(read, folders, listing, scanned)),
+    )
+    return recorded, names
+
+
+def _spellings(path: str, folders: Iterable[str]) -> list[str]:
+    found = [path[len(folder) + 1 :] for folder in folders if shadows.in_folder(path, folder)]
+    if not found:
+        parts = path.split(os.sep)
+        found = [os.sep.join(parts[-count:]) for count in (1, 2, 3)]
+    return found
+
+
+def complete(
+    manifest: Manifest,
+    compiled: Mapping[str, tuple[float | None, int | None]],
+    checkout: Checkout,
+    places: Places,
+    started_ns: int,
+) -> Manifest:
+    """*manifest* with the inputs of all units whose objects are there, after a compile.
+
+    *compiled* maps a unit's object to seconds and peak bytes of its compile, both None where it came from a cache.
+    *started_ns* is a time stamp of the checkout's file system from before the first compiler started: a file that
+    changed since may have been read in either state, so the units that read it count as not compiled.
+    """
+    root = places.checkout
+    roots: set[str] = set(manifest.roots)
+    for unit in manifest.units:
+        roots.update(_roots(unit, places))
+    top = [os.path.join(root, folder) for folder in _topmost(roots)]
+    listing = shadows.files_below(top)
+    names: set[str] = set(manifest.names)
+    units = []
+    for unit in manifest.units:
+        if unit.object not in compiled:
+            units.append(unit)
+            continue
+        seconds, peak = compiled[unit.object]
+        recorded, outside = inputs_of(unit, checkout, places, listing)
+        names.update(outside)
+        recorded = replace(
+            recorded,
+            seconds=unit.seconds if seconds is None else round(seconds, 2),
+            peak=unit.peak if peak is None else peak,
+            digest=object_digest(places, unit.object),
+        )
+        units.append(recorded)
+    paths = sorted({path for unit in units for path in unit.inputs or ()})
+    ids = checkout.identify(paths)
+    moving = {path for path in paths if _changed_since(os.path.join(root, path), started_ns)}
+    units = [replace(unit, inputs=None) if moving.intersection(unit.inputs or ()) else unit for unit in units]
+    return replace(
+        manifest,
+        units=tuple(units),
+        names=tuple(sorted(names)),
+        files={path: ids[path] or "" for path in paths if path not in moving},
+        roots=tuple(_topmost(roots)),
+        listing=tuple(sorted(os.path.relpath(path, root) for path in listing)),
+    )
+
+
+def _roots(unit: Unit, places: Places) -> set[str]:
+    root = places.checkout
+    folders = [places.concrete(folder) for folder in unit.search]
+    read = [os.path.join(root, path) for path in (unit.source, *(unit.inputs or ()))]
+    return {os.path.relpath(path, root) for path in shadows.roots(read, folders, root)}
+
+
+def _topmost(folders: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for folder in sorted(folders):
+        if folder == ".":
+            return ["."]
+        if not any(folder == other or folder.startswith(other + "/") for other in found):
+            found.append(folder)
+    return found
+
+
+def object_digest(places: Places, name: str) -> str | None:
+    """SHA-256 of an object in the build folder, None where it is not there."""
+    try:
+        with open(os.path.join(places.checkout, BUILD, name), "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except OSError:
+        return None
+
+
+def _changed_since(path: str, started_ns: int) -> bool:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return True
+    return max(stat.st_mtime_ns, stat.st_ctime_ns) >= started_ns

@@ -1,0 +1,68 @@
+"""Which job starts next, given what runs and what memory there is. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CPP_PEAK = 1_500_000_000
+"""Bytes assumed for a job with unknown peak: generous for a C++ unit that includes torch's headers."""
+
+NVCC_PEAK = 3_000_000_000
+"""The same for a job that runs nvcc, whose cicc takes far more for templates; more still with ``--threads``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A process to run for one output file; what it took in an earlier run (seconds, bytes), if known."""
+
+    name: str  # what a person calls it: "csrc/gemm.cu"
+    argv: tuple[str, ...]
+    output: Path  # relative to the working folder, or absolute; deleted before the start and after a failure
+    seconds: float | None = None
+    peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a running job takes: bytes, and seconds until it is expected to give them back (0: unknown)."""
+
+    peak: int
+    remaining: float
+
+
+def expected_peak(job: Job) -> int:
+    """Bytes the job is expected to take."""
+    if job.peak is not None:
+        return job.peak
+    # argv[1]: behind a launcher such as ccache
+    return NVCC_PEAK if any(Path(word).name == "nvcc" for word in job.argv[:2]) else CPP_PEAK
+
+
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """The order to start in. A long job that starts last costs most, so those of unknown length are first."""
+    return sorted(jobs, key=lambda job: -math.inf if job.seconds is None else -job.seconds)
+
+
+def choose(waiting: Sequence[Job], running: Sequence[Claim], memory: int, slots: int) -> int | None:
+    """Which of the *waiting* jobs starts now beside the *running* ones, as an index; None: none.
+
+    The first one, once a slot and its memory are free. While its memory is not, a later job that fits may go
+    ahead if it is expected to end before the first one could start anyway: it costs no time.
+    """
+    if not waiting or (running and len(running) >= slots):
+        return None
+    free = memory - sum(claim.peak for claim in running)
+    if not running or expected_peak(waiting[0]) <= free:
+        return 0
+    room, start = free, 0.0
+    for claim in sorted(running, key=lambda claim: claim.remaining):
+        room, start = room + claim.peak, claim.remaining
+        if expected_peak(waiting[0]) <= room:
+            break
+    for index, job in enumerate(waiting):
+        if job.seconds is not None and job.seconds <= start and expected_peak(job) <= free:
+            return index
+    return None

@@ -1,0 +1,197 @@
+# Standard library only: the compiler launcher of the environment runs this file too, without xfdev.
+"""Which files of a checkout would be taken instead of a header that a compile read.
+
+A dependency file tells which headers were read, not which were looked for in vain. A new file can therefore change
+what a unit compiles to although nothing the unit read has changed: it lies in a folder that is searched earlier, or
+beside a file that includes it, or it is what ``__has_include`` asked for. Dependency files do not list those, and
+neither does the direct mode of ccache notice them (ccache manual, "Caveats").
+
+Everything here errs on the side of naming a file that changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+#: Folders of a checkout in which no compiler looks for a header of the project.
+NOT_SOURCES = frozenset({".git", ".venv", ".xfdev", "__pycache__", ".hypothesis", "node_modules"})
+
+_INCLUDE_FLAGS = (
+    "-I",
+    "-isystem",
+    "-iquote",
+    "-idirafter",
+    "--include-path",
+    "-include",
+    "-imacros",
+    "--system-include",
+)
+_PROBE = re.compile(rb'__has_include(?:_next)?\s*\(\s*(?:["<]([^">\n]+)[">]|([A-Za-z_]))')
+_PARENT = re.compile(rb'^[ \t]*#[ \t]*include(?:_next)?[ \t]*["<]([^">\n]*\.\.[^">\n]*)[">]', re.MULTILINE)
+
+
+class Scan(NamedTuple):
+    """What the text of a unit's files says beyond its dependency file."""
+
+    probes: frozenset[str]
+    """Names that ``__has_include`` asks for."""
+    exact: frozenset[str]
+    """Paths at which an ``#include "../x.h"`` would have found a file."""
+    opaque: bool
+    """Whether something is read that no dependency file lists (``.incbin``) or that cannot be told from the text."""
+
+
+def search_path(argv: Sequence[str], cwd: str) -> list[str]:
+    """The include folders of a compiler command in the order they are given, absolute."""
+    found = []
+    words = iter(argv)
+    for word in words:
+        for flag in _INCLUDE_FLAGS:
+            if word == flag:
+                value = next(words, "")
+            elif word.startswith(flag) and (len(flag) == 2 or word[len(flag)] in "=/."):
+                value = word[len(flag) :].lstrip("=")
+            else:
+                continue
+            if flag not in ("-include", "-imacros"):
+                found.append(os.path.normpath(os.path.join(cwd, value)))
+            break
+    return list(dict.fromkeys(found))
+
+
+def parse_depfile(text: str, cwd: str) -> list[str]:
+    """The prerequisites in a makefile rule that a compiler wrote, absolute, normalised, without doubles."""
+    _, _, rest = text.replace("\\\r\n", " ").replace("\\\n", " ").partition(": ")
+    found: dict[str, None] = {}
+    word = ""
+    escaped = False
+    for char in rest + " ":
+        if escaped:
+            word += char if char in " #\\:" else "\\" + char
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char in " \t\r\n":
+            if word:
+                found[os.path.normpath(os.path.join(cwd, word.replace("$$", "$")))] = None
+            word = ""
+            if char == "\n" and found:
+                break  # -MP adds an empty rule per header below the first
+        else:
+            word += char
+    return list(found)
+
+
+def in_folder(path: str, folder: str) -> bool:
+    return path.startswith(folder + os.sep)
+
+
+def is_source_path(path: str, checkout: str) -> bool:
+    """Whether *path* (absolute) is the project's own, and not of an environment or build inside its checkout."""
+    if not in_folder(path, checkout):
+        return False
+    first = path[len(checkout) + 1 :].split(os.sep, 1)[0]
+    return first not in NOT_SOURCES
+
+
+def scan(paths: Iterable[str], folders: Sequence[str]) -> Scan:
+    """Read the project's own files of one unit. *folders* is its search path."""
+    probes: set[str] = set()
+    exact: set[str] = set()
+    opaque = False
+    for path in paths:
+        try:
+            with open(path, "rb") as stream:
+                text = stream.read()
+        except OSError:
+            continue
+        if b"__has_include" in text:
+            for literal, computed in _PROBE.findall(text):
+                if literal:
+                    probes.add(os.fsdecode(literal))
+                elif computed:
+                    opaque = True
+        if b".incbin" in text or b"#embed" in text:
+            opaque = True
+        if b".." in text:
+            for literal in _PARENT.findall(text):
+                name = os.fsdecode(literal)
+                exact.update(
+                    os.path.normpath(os.path.join(folder, name)) for folder in (os.path.dirname(path), *folders)
+                )
+    return Scan(frozenset(probes), frozenset(exact), opaque)
+
+
+def roots(dependencies: Iterable[str], folders: Sequence[str], checkout: str) -> list[str]:
+    """The folders of the checkout below which a file could shadow one of *dependencies*: as few as cover all."""
+    places = {os.path.dirname(path) for path in dependencies if is_source_path(path, checkout)}
+    places.update(folder for folder in folders if folder == checkout or is_source_path(folder, checkout))
+    found: list[str] = []
+    for place in sorted(places):
+        if not any(place == root or in_folder(place, root) for root in found):
+            found.append(place)
+    return found
+
+
+def files_below(folders: Iterable[str]) -> list[str]:
+    """Every file and every symbolic link below *folders*, absolute; links to folders are named, not followed."""
+    found = []
+    stack = list(folders)
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in NOT_SOURCES:
+                    stack.append(entry.path)
+            else:
+                found.append(entry.path)
+    return found
+
+
+def find(
+    dependencies: Sequence[str],
+    folders: Sequence[str],
+    candidates: Iterable[str],
+    scanned: Scan,
+) -> list[str]:
+    """Those of *candidates* (absolute files of the checkout) that could be taken instead of a dependency."""
+    read = set(dependencies)
+    including = {os.path.dirname(path) for path in dependencies}
+    order = {folder: index for index, folder in reversed(list(enumerate(folders)))}
+    last = len(folders)
+    names: dict[str, int] = dict.fromkeys(scanned.probes, last)
+    for path in dependencies:
+        spelled = False
+        for index, folder in enumerate(folders):
+            if in_folder(path, folder):
+                name = path[len(folder) + 1 :]
+                names[name] = max(names.get(name, 0), index)
+                spelled = True
+        if not spelled:  # one of the compiler's own folders, whose list is not at hand
+            parts = path.split(os.sep)
+            for count in (1, 2, 3):
+                names[os.sep.join(parts[-count:])] = last
+    found = []
+    for path in candidates:
+        if path in read:
+            continue
+        if path in scanned.exact:
+            found.append(path)
+            continue
+        folder, name = os.path.split(path)
+        while True:
+            index_found = names.get(name)
+            if index_found is not None and (folder in including or order.get(folder, last) < index_found):
+                found.append(path)
+                break
+            folder, part = os.path.split(folder)
+            if not part or len(folder) < 2:
+                break
+            name = part + os.sep + name
+    return sorted(found)

