@@ -22,7 +22,7 @@ from xfdev.files import explained, read_json, write_atomic, write_json
 from xfdev.profile import RESOURCES, ToolchainEntry
 
 #: What a build needs beside torch; torch >= 2.11 asks for setuptools below 82 or from 77 on.
-BUILD_TOOLS = ("setuptools>=77,<82", "wheel", "packaging", "ninja==1.13.*", "numpy")
+BUILD_TOOLS = ("setuptools>=77,<82", "wheel", "packaging", "ninja==1.13.*")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read(prefix: Path) -> Environment | None:
 def check_torch(environment: Environment) -> None:
     """Raise BadEnvironment when its torch is no longer the one it was made with."""
     torch = toolchain.torch_in(environment.site_packages)
-    if torch is None or torch.version != environment.torch:
+    if (torch.version if torch else "") != environment.torch:
         have = torch.version if torch else "none"
         raise BadEnvironment(
             f"torch of {environment.prefix} was swapped: it was {environment.torch}, now {have}",
@@ -120,9 +120,9 @@ def create(
     site = prefix / "lib" / f"python{version}" / "site-packages"
     _install(interpreter, entry, environ=environ, packages=packages)
     torch = toolchain.torch_in(site)
-    if torch is None:
+    if entry.torch and torch is None:
         raise BadEnvironment(f"pip installed {entry.torch}, but {site}/torch has no version.py")
-    if entry.cuda and not (torch.cuda or "").startswith(entry.cuda):
+    if entry.cuda and torch is not None and not (torch.cuda or "").startswith(entry.cuda):
         raise BadEnvironment(
             f"toolchain {entry.name} needs torch for CUDA {entry.cuda}; pip brought {torch.version}",
             why="a package index or link folder of your pip configuration offers another build of the same version",
@@ -132,11 +132,11 @@ def create(
     environment = Environment(
         prefix=prefix,
         toolchain=entry.name,
-        torch=torch.version,
+        torch=torch.version if torch else "",
         python=version,
         cuda_home=cuda_home,
         arch=arch,
-        variables=_variables(prefix, cuda_home, torch.cuda is not None, arch, variables),
+        variables=_variables(prefix, cuda_home, torch is not None and torch.cuda is not None, arch, variables),
     )
     _write_tools(environment, build_classes)
     write_json(
@@ -158,10 +158,11 @@ def _install(interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, 
     base = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--disable-pip-version-check"]
     # The environment's own pip.conf pins the old toolchain's torch; making it anew must not be held back by it.
     quiet = [] if console.verbose else ["-q"]
-    wanted = [entry.torch, *entry.nvcc, *BUILD_TOOLS, *packages]
+    wanted = [*filter(None, [entry.torch]), *entry.nvcc, *BUILD_TOOLS, *packages]
     pip_conf = interpreter.parent.parent / "pip.conf"
     pip_conf.unlink(missing_ok=True)
-    with console.step(f"installing {entry.torch}" + (f" and CUDA {entry.cuda}" if entry.cuda else "")):
+    what = entry.torch + (f" and CUDA {entry.cuda}" if entry.cuda else "") if entry.torch else "build tools"
+    with console.step(f"installing {what}"):
         done = run.capture([*base, *quiet, *wanted], env=environ, check=False)
         if not done.ok and entry.index and "No matching distribution" in done.stderr:
             done = run.capture([*base, *quiet, "--extra-index-url", entry.index, *wanted], env=environ, check=False)
@@ -173,18 +174,18 @@ def _install(interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, 
             raise OSError(28, "No space left on device")
     if "No matching distribution" in done.stderr and "from versions: none" not in done.stderr:
         raise CommandFailed(
-            f"no package index has {entry.torch} for this machine: {reason.removeprefix('ERROR: ')}",
+            f"no package index has all of {', '.join(wanted)} for this machine: {reason.removeprefix('ERROR: ')}",
             hint="xfdev up --toolchain NAME takes another torch; xfdev up --python PATH another Python",
             details=done.stderr,
         )
     if any(word in done.stderr for word in ("Connection", "Max retries", "timed out", "SSL", "from versions: none")):
         raise SourceUnreachable(
-            f"pip cannot fetch {entry.torch}: {reason.removeprefix('ERROR: ')}",
+            f"pip cannot fetch {what}: {reason.removeprefix('ERROR: ')}",
             why="the package index does not answer, or a proxy or a private CA stands between",
             hint="check pip config list, HTTPS_PROXY and PIP_CERT; then run the same command again, it continues",
             details=done.stderr,
         )
-    raise CommandFailed(f"pip cannot install {entry.torch}: {reason}", details=done.stderr)
+    raise CommandFailed(f"pip cannot install {what}: {reason}", details=done.stderr)
 
 
 def _cuda_tree(site: Path, entry: ToolchainEntry, environ: Mapping[str, str]) -> str | None:
@@ -263,7 +264,8 @@ def _write_tools(environment: Environment, build_classes: Sequence[str]) -> None
     shutil.copyfile(Path(__file__).parent / "shadows.py", bin_folder / "shadows.py")
     _link(bin_folder / "ninja.real", prefix / "bin" / "ninja")
     _copy(_ccache(), bin_folder / "ccache.real")
-    write_atomic(tools / "constraints.txt", f"torch=={environment.torch}\n")
+    pinned = f"torch=={environment.torch}\n" if environment.torch else ""
+    write_atomic(tools / "constraints.txt", pinned)
     write_atomic(prefix / "pip.conf", f"[install]\nno-build-isolation = true\nconstraint = {tools}/constraints.txt\n")
     build = prefix.parent / ".xfdev" / "by-hand"
     sections = "".join(f"[{name}]\nbuild_temp = {build / 'temp'}\n\n" for name in (*_BUILD_CLASSES, *build_classes))

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
                 python=chosen.python or sys.executable,
                 environ=environ,
                 arch=arch,
-                packages=tuple(facts.check.get("packages", ())),
+                packages=tuple(facts.check.get("packages", ())) if entry.torch else (),
                 variables=facts.environment,
                 build_classes=facts.build_classes,
             )
@@ -84,7 +84,7 @@ def ready(prefix: Path, entry: profile.ToolchainEntry, arch: str) -> venv.Enviro
     if environment is None or environment.toolchain != entry.name or (arch and environment.arch != arch):
         return None
     torch = toolchain.torch_in(environment.site_packages)
-    return environment if torch is not None and torch.version == environment.torch else None
+    return environment if (torch.version if torch else "") == environment.torch else None
 
 
 def choose_toolchain(

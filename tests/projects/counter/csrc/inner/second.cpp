@@ -1,0 +1,3 @@
+#include "shared.h"
+#include "deep.h"
+extern "C" int second() { return SHARED * 100 + DEEP; }

@@ -1,0 +1,3 @@
+#include "shared.h"
+#include "generated.h"
+extern "C" int one() { return SHARED + GENERATED; }
