@@ -11,22 +11,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xfdev import limits, needs, record, run
-from xfdev.bundle import Manifest, Output, Places, Unit, from_bytes
+from xfdev.bundle import Manifest, Output, Places, Unit
 from xfdev.checkout import Checkout
-from xfdev.configure import BUILD, LIB, TEMP
 from xfdev.console import console, duration
-from xfdev.errors import BadBundle, CompileFailed
+from xfdev.errors import CompileFailed
 from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
 from xfdev.files import explained, sha256, write_atomic
 from xfdev.toolchain import Toolchain
 from xfdev.venv import Environment
-
-MANIFEST = f"{BUILD}/manifest.json"
+from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build
 
 
 @dataclass(frozen=True)
@@ -37,20 +34,6 @@ class Built:
     compiled: tuple[str, ...]
     restored: tuple[str, ...]
     kept: tuple[str, ...]
-
-
-def kept_build(root: Path) -> Manifest | None:
-    """The manifest of a checkout's last finished build, None where there is none that can be used."""
-    try:
-        return from_bytes((root / MANIFEST).read_bytes(), root / MANIFEST)
-    except (OSError, BadBundle):
-        return None
-
-
-def clear_build(root: Path) -> None:
-    """Forget a checkout's build, before anything of it changes: what is killed in between is not taken for whole."""
-    with suppress(FileNotFoundError), explained(str(root / MANIFEST)):
-        (root / MANIFEST).unlink()
 
 
 def build(

@@ -21,34 +21,11 @@ from xfdev.files import explained, read_json
 from xfdev.profile import RESOURCES, Profile
 from xfdev.toolchain import HARMLESS, VARIABLES, Toolchain
 from xfdev.venv import Environment
-
-#: Where a build's files lie in a checkout. Commands run in TEMP, as those of torch's own build do, so that both make
-#: the same relative paths of everything in the checkout and share entries of the compiler cache.
-BUILD = ".xfdev/build"
-TEMP = f"{BUILD}/temp"
-LIB = f"{BUILD}/lib"
-_SCRATCH = ".xfdev/scratch"  # as deep as BUILD
+from xfdev.workspace import BUILD, LIB, SCRATCH, TEMP, places_of
 
 _SOURCE_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C", ".cu", ".S", ".s", ".m", ".mm")
 #: Flags whose value is a separate word that is no file, even if a file of that name is there.
 _VALUE_FLAGS = frozenset({"-x", "-D", "-U", "-Xcompiler", "-Xlinker", "-Xptxas", "-arch", "-gencode", "-std", "-z"})
-
-
-def places_of(checkout: Checkout, environment: Environment, python_include: str, python_base: str) -> Places:
-    return Places(
-        checkout=str(checkout.root),
-        site_packages=str(environment.site_packages),
-        prefix=str(environment.prefix),
-        cuda_home=environment.cuda_home,
-        python_include=python_include,
-        python_base=python_base,
-    )
-
-
-def python_places(environment: Environment) -> tuple[str, str]:
-    """The include folder and the base prefix of an environment's Python, without starting it."""
-    base = Path(os.path.realpath(environment.interpreter)).parent.parent
-    return str(base / "include" / f"python{environment.python}"), str(base)
 
 
 def configure(
@@ -68,7 +45,7 @@ def configure(
             why="xfdev builds projects whose native extensions setuptools describes",
             hint="give the folder of such a checkout",
         )
-    scratch = checkout.root / _SCRATCH
+    scratch = checkout.root / SCRATCH
     with explained(str(scratch)):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -148,10 +125,10 @@ def _commands(recorded: Sequence[Mapping[str, Any]], places: Places) -> tuple[tu
     build = f"{places.checkout}/{BUILD}"
     for command in recorded:
         cwd = command["cwd"]
-        argv = [word.replace(f"{places.checkout}/{_SCRATCH}/", f"{build}/") for word in _absolute(command)]
+        argv = [word.replace(f"{places.checkout}/{SCRATCH}/", f"{build}/") for word in _absolute(command)]
         if Path(argv[0]).name == "ccache":
             del argv[0]  # torch puts it there; every unit gets it when it is run
-        output = os.path.join(cwd, command["output"]).replace(f"{places.checkout}/{_SCRATCH}/", f"{build}/")
+        output = os.path.join(cwd, command["output"]).replace(f"{places.checkout}/{SCRATCH}/", f"{build}/")
         relative = os.path.relpath(output, build)
         if command["kind"] == "compile":
             source = command.get("source") or _source(argv)

@@ -7,8 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +48,7 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Replace *path* by *content* in one step; a reader sees the old or the new file, never half of one."""
     data = content.encode() if isinstance(content, str) else content
     with explained(str(path)):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = temporary(path)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -63,20 +61,14 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
             raise
 
 
-def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file's bytes and permission bits to *target* in one step, as a new file: an open or mapped old one
-    stays as it is."""
-    with explained(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
+def temporary(target: Path) -> tuple[int, str]:
+    """A new empty file beside *target*, open for writing, and its name. (``tempfile`` takes long to import.)"""
+    while True:
+        name = f"{target.parent}/.{target.name}.{os.getpid()}-{time.monotonic_ns():x}"
         try:
-            shutil.copyfile(source, name)
-            shutil.copymode(source, name)
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), name
+        except FileExistsError:
+            continue
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,10 +7,7 @@ into a bundle; and pruning a store must not break a checkout. (Copying the 12 MB
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from xfdev.bundle import Manifest, Output
 from xfdev.checkout import Checkout
 from xfdev.console import console
 from xfdev.errors import BadBundle
-from xfdev.files import explained, read_json, write_atomic, write_json
+from xfdev.files import explained, read_json, temporary, write_atomic, write_json
 from xfdev.venv import Environment
 
 STATE = ".xfdev"
@@ -74,7 +71,7 @@ def place_outputs(
 
 
 def _stage(source: Path, target: Path, output: Output, label: str) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, name = temporary(target)
     digest = hashlib.sha256()
     try:
         with os.fdopen(handle, "wb") as writer:
@@ -130,6 +127,10 @@ def exclude(checkout: Checkout, places: list[str]) -> None:
 
 def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str, bytes]]:
     """A PEP 660 wheel for the checkout: its file name, its bytes, and the extra metadata of an editable install."""
+    import io
+    import json
+    import zipfile
+
     metadata = dict(manifest.metadata)
     info = metadata.pop("name")
     stem = info.removesuffix(".dist-info")
@@ -145,8 +146,6 @@ def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str
     with zipfile.ZipFile(buffer, "w") as archive:
         for path, text in files.items():
             archive.writestr(zipfile.ZipInfo(path), text)
-    import json
-
     direct_url = {"url": root.as_uri(), "dir_info": {"editable": True}}
     extra = {"INSTALLER": b"xfdev\n", "direct_url.json": json.dumps(direct_url).encode()}
     return f"{name}-{stem.rpartition('-')[2]}-py3-none-any.whl", buffer.getvalue(), extra
@@ -200,6 +199,9 @@ def install(environment: Environment, manifest: Manifest, root: Path, environ: M
     if installed(environment, manifest, root):
         return
     uninstall(environment, manifest, environ)
+    import io
+    import zipfile
+
     from installer import install as install_wheel
     from installer.destinations import SchemeDictionaryDestination
     from installer.sources import WheelFile

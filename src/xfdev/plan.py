@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Literal
 
 from xfdev.arch import Arch
@@ -211,7 +210,7 @@ def _flat(units: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
 def predict(units: Sequence[Unit], cpus: int) -> tuple[float, int]:
     """Seconds and peak bytes that compiling *units* on *cpus* CPUs takes, from what they took before."""
     known = [unit.seconds for unit in units if unit.seconds]
-    typical = median(known) if known else GUESS_SECONDS
+    typical = sorted(known)[len(known) // 2] if known else GUESS_SECONDS
     times = [unit.seconds or typical for unit in units]
     if not times:
         return 0.0, 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from xfdev import shadows
 from xfdev.bundle import Manifest, Places, Unit
 from xfdev.checkout import Checkout, file_id
-from xfdev.configure import BUILD, TEMP
+from xfdev.workspace import BUILD, TEMP
 
 #: Folders whose contents the toolchain's facts (host compiler, glibc) stand for.
 SYSTEM = ("/usr/include/", "/usr/lib/", "/usr/lib64/", "/usr/share/")

@@ -7,6 +7,7 @@ environment variables are never logged.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def capture(
     with another status than 0.
     """
     words = tuple(os.fspath(word) for word in argv)
-    console.debug(f"+ {shlex.join(words)}")
+    _log(words)
     try:
         done = subprocess.run(
             words,
@@ -78,7 +79,7 @@ def live(
 ) -> int:
     """Run *argv* with its output on our stderr (stdout stays free for ``--json``); return its exit status."""
     words = [os.fspath(word) for word in argv]
-    console.debug(f"+ {shlex.join(words)}")
+    _log(words)
     try:
         return subprocess.run(
             words, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL, stdout=2
@@ -89,7 +90,7 @@ def live(
 
 def spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
     """Start *argv* in a process group of its own, both outputs into the file descriptor *output*."""
-    console.debug(f"+ {shlex.join(argv)}")
+    _log(argv)
     try:
         return subprocess.Popen(
             list(argv),
@@ -104,6 +105,12 @@ def spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int
         raise _missing(argv, error) from error
     except PermissionError as error:
         raise CommandFailed(f"cannot run {argv[0]}: permission denied", hint=f"chmod +x {argv[0]}") from error
+
+
+def _log(words: Sequence[str]) -> None:
+    if console.verbose:
+        # A URL may hold a password or a token: user:secret@host.
+        console.debug("+ " + re.sub(r"(?<=://)[^/@\s]+@", "***@", shlex.join(words)))
 
 
 def failure(result: Completed) -> CommandFailed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -153,6 +152,15 @@ def _remember(place: Path, value: object) -> None:
         pass  # a read-only checkout: it is found out anew next time
 
 
+def _glibc() -> str:
+    """The version of this process's C library, ``""`` where it is not glibc. (``platform`` takes long to import.)"""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return ""
+    return version if name == "glibc" else ""
+
+
 @dataclass(frozen=True)
 class Toolchain:
     """The facts of one environment on one machine.
@@ -202,8 +210,8 @@ def probe(
     nvcc = nvcc_at(cuda_home, memory) if cuda_home is not None else None
     cxx = host_compiler(environ, memory)
     facts = {
-        "platform": f"linux-{platform.machine()}",
-        "glibc": platform.libc_ver()[1],
+        "platform": f"linux-{os.uname().machine}",
+        "glibc": _glibc(),
         "python": python,
     }
     if torch is not None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xfdev import compile as compiling
 from xfdev import link, plan
 from xfdev.arch import check_known
 from xfdev.bundle import Manifest
 from xfdev.commands.session import Session
-from xfdev.compile import Built
-from xfdev.configure import BUILD, LIB, configure
 from xfdev.console import console, duration, size
 from xfdev.errors import (
     BadBundle,
@@ -27,6 +24,10 @@ from xfdev.errors import (
 )
 from xfdev.profile import toolchains
 from xfdev.toolchain import nvcc_archs, torch_archs
+from xfdev.workspace import BUILD, LIB, clear_build, kept_build
+
+if TYPE_CHECKING:  # a link needs none of what a compile needs, and starts the sooner
+    from xfdev.compile import Built
 
 
 def link_plan(session: Session, decided: plan.Plan) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def _fresh_metadata(session: Session, manifest: Manifest) -> Manifest:
     """*manifest* with the packaging metadata of the checkout as it is now, which its build script tells."""
     if session.toolchain.torch is None:
         return manifest
+    from xfdev.configure import configure
+
     try:
         now = configure(session.checkout, session.environment, session.toolchain, session.profile, session.environ)
     except XfdevError as error:
@@ -102,6 +105,9 @@ def build_plan(
     objects_to: Path | None = None,
 ) -> Built:
     """Compile what a ``partial`` or ``full`` plan names, or only some units."""
+    from xfdev import compile as compiling
+    from xfdev.configure import configure
+
     require_compilers(session)
     candidate = decided.candidate if decided.verdict == "partial" else None
     known = candidate.manifest if candidate else None
@@ -109,12 +115,12 @@ def build_plan(
     if known is None or decided.reconfigure:
         fetch_submodules(session)
         with console.step("asking the build script what it would compile"):
-            compiling.clear_build(session.root)
+            clear_build(session.root)
             recipe = configure(
                 session.checkout, session.environment, session.toolchain, session.profile, session.environ
             )
         if known is None:
-            known = compiling.kept_build(session.root) or _any_recipe(session)
+            known = kept_build(session.root) or _any_recipe(session)
             affected: set[str] = {unit.source for unit in recipe.units}
         else:
             affected = set(decided.affected)
@@ -255,7 +261,9 @@ def _resolve_units(wanted: list[str], sources: list[str]) -> list[str]:
 
 def store_bundle(session: Session, manifest: Manifest, objects: Path | None) -> str:
     """Write the checkout's finished build as a bundle into the local store; returns its id."""
-    entries = compiling.export_objects(objects) if objects is not None else {}
+    from xfdev.compile import export_objects
+
+    entries = export_objects(objects) if objects is not None else {}
     manifest = replace(manifest, objects=entries)
     return session.store.put(manifest, {name: session.root / LIB / name for name in manifest.outputs}, objects)
 
@@ -270,7 +278,7 @@ def bring_up_to_date(session: Session, *, compile_allowed: bool) -> tuple[plan.P
             except BadBundle as error:
                 bundle = decided.candidate.bundle if decided.candidate else None
                 if bundle is None:
-                    compiling.clear_build(session.root)
+                    clear_build(session.root)
                 else:
                     console.warning(f"{error}; it is thrown away")
                     session.store.remove(bundle)

@@ -12,8 +12,8 @@ from xfdev import plan
 from xfdev.cli import add_options
 from xfdev.commands import apply
 from xfdev.commands.session import open_session
-from xfdev.configure import BUILD
 from xfdev.errors import CompileFailed
+from xfdev.workspace import BUILD
 
 EXAMPLE = "xfdev prebuild ~/src/xformers --arch '8.0;9.0'"
 

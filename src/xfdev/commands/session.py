@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from xfdev import arch as archs
-from xfdev import compile as compiling
-from xfdev import gpu, inputs, limits, link, options, plan, profile, toolchain, venv
+from xfdev import gpu, inputs, limits, link, options, plan, profile, toolchain, venv, workspace
 from xfdev.bundle import Manifest, Places
 from xfdev.checkout import Checkout, open_checkout
-from xfdev.configure import LIB, places_of, python_places
 from xfdev.console import console
 from xfdev.errors import BadBundle, BadEnvironment, NotAnExtensionProject, XfdevError
 from xfdev.files import locked, read_json, write_json
@@ -45,7 +43,7 @@ class Session:
 
     @cached_property
     def places(self) -> Places:
-        return places_of(self.checkout, self.environment, *python_places(self.environment))
+        return workspace.places_of(self.checkout, self.environment, *workspace.python_places(self.environment))
 
     @cached_property
     def cpus(self) -> int:
@@ -81,8 +79,8 @@ class Session:
 
     def candidates(self) -> Iterator[plan.Candidate]:
         """What could serve this checkout, the nearest first; ends after one that can be linked as it is."""
-        kept = compiling.kept_build(self.root)
-        if kept is not None and all((self.root / LIB / name).is_file() for name in kept.outputs):
+        kept = workspace.kept_build(self.root)
+        if kept is not None and all((self.root / workspace.LIB / name).is_file() for name in kept.outputs):
             candidate = self.candidate("the last build here", kept, None)
             yield candidate
             if _serves(candidate):

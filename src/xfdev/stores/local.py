@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -66,7 +65,7 @@ class LocalStore:
             return name
         with explained(str(self.folder)):
             self._prepare()
-            work = Path(tempfile.mkdtemp(prefix="put-", dir=self.folder / "tmp"))
+            work = self._work("put")
             try:
                 for output, source in outputs.items():
                     self._add(work / "outputs" / output, source, manifest.outputs[output].sha256)
@@ -95,6 +94,12 @@ class LocalStore:
                 f"{source} changed while it was stored", hint="run the same command again, without editing meanwhile"
             )
         target.chmod(0o444)
+
+    def _work(self, purpose: str) -> Path:
+        """A new folder in ``tmp``."""
+        import tempfile
+
+        return Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.folder / "tmp"))
 
     def _prepare(self) -> None:
         self._bundles.mkdir(parents=True, exist_ok=True)
@@ -200,7 +205,7 @@ class LocalStore:
         """Remove a bundle in one step for every reader."""
         with explained(str(self.folder)):
             (self.folder / "tmp").mkdir(exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix="del-", dir=self.folder / "tmp"))
+            work = self._work("del")
             with suppress(FileNotFoundError):
                 (self._bundles / name).rename(work / name)
             shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,53 @@
+"""Where a build's files lie in a checkout, and its last finished build."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from xfdev.bundle import Manifest, Places, from_bytes
+from xfdev.checkout import Checkout
+from xfdev.errors import BadBundle
+from xfdev.files import explained
+from xfdev.venv import Environment
+
+#: Commands run in TEMP, as those of torch's own build do, so that both make the same relative paths of everything in
+#: the checkout and share entries of the compiler cache.
+BUILD = ".xfdev/build"
+TEMP = f"{BUILD}/temp"
+LIB = f"{BUILD}/lib"
+SCRATCH = ".xfdev/scratch"  # as deep as BUILD
+MANIFEST = f"{BUILD}/manifest.json"
+
+
+def kept_build(root: Path) -> Manifest | None:
+    """The manifest of a checkout's last finished build, None where there is none that can be used."""
+    try:
+        return from_bytes((root / MANIFEST).read_bytes(), root / MANIFEST)
+    except (OSError, BadBundle):
+        return None
+
+
+def clear_build(root: Path) -> None:
+    """Forget a checkout's build, before anything of it changes: what is killed in between is not taken for whole."""
+    with suppress(FileNotFoundError), explained(str(root / MANIFEST)):
+        (root / MANIFEST).unlink()
+
+
+def places_of(checkout: Checkout, environment: Environment, python_include: str, python_base: str) -> Places:
+    """The paths of this checkout and environment that recorded commands are written with."""
+    return Places(
+        checkout=str(checkout.root),
+        site_packages=str(environment.site_packages),
+        prefix=str(environment.prefix),
+        cuda_home=environment.cuda_home,
+        python_include=python_include,
+        python_base=python_base,
+    )
+
+
+def python_places(environment: Environment) -> tuple[str, str]:
+    """The include folder and the base prefix of an environment's Python, without starting it."""
+    base = Path(os.path.realpath(environment.interpreter)).parent.parent
+    return str(base / "include" / f"python{environment.python}"), str(base)
