@@ -64,7 +64,8 @@ def build(
     root = checkout.root
     with explained(str(root / TEMP)):
         (root / TEMP).mkdir(parents=True, exist_ok=True)
-    clear_build(root)
+    if only is None:
+        clear_build(root)
     started = _now(root)
     units = _merge(recipe, known, set(affected))
     recipe = recipe.with_units(units)

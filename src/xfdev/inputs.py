@@ -45,7 +45,8 @@ def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
     generated = set(manifest.scripts.generated)
     changed: dict[str, str] = {}
     for path in paths:
-        if now[path] == wanted[path] or (now[path] is None and path in generated):
+        # Several ids: a release's sdist has that file in another form than its checkout.
+        if now[path] in wanted[path].split("|") or (now[path] is None and path in generated):
             continue
         changed[path] = _reason(path, now[path], checkout)
     if manifest.kind == "release":

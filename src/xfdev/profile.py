@@ -35,6 +35,7 @@ class Profile:
     version_file: str | None = None
     build_classes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    submodule_commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, Any] = field(default_factory=dict)
 

@@ -23,14 +23,14 @@ from xfdev.files import read_json, write_json
 VARIABLES = (
     "CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED", "LDCXXSHARED", "CPATH", "C_INCLUDE_PATH",
     "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "CUDAHOSTCXX", "NVCC_CCBIN", "NVCC_FLAGS", "NVCC_PREPEND_FLAGS",
-    "NVCC_APPEND_FLAGS", "FORCE_CUDA", "PYTORCH_NVCC", "TORCH_DONT_CHECK_COMPILER_ABI", "DEBUG",
+    "NVCC_APPEND_FLAGS", "FORCE_CUDA", "TORCH_DONT_CHECK_COMPILER_ABI", "DEBUG",
     "TORCH_CUDA_ARCH_LIST", "SOURCE_DATE_EPOCH", "GCC_EXEC_PREFIX", "COMPILER_PATH",
 )  # fmt: skip
 
-#: Variables that build scripts ask for but that do not change what is compiled.
+#: Variables that build scripts ask for but that do not change what is compiled, or that the environment sets.
 HARMLESS = frozenset({
     "PATH", "HOME", "PWD", "TMPDIR", "TEMP", "TMP", "MAX_JOBS", "LANG", "LC_ALL", "TERM", "USER", "COLUMNS", "LINES",
-    "CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CI", "NO_COLOR", "PYTHONPATH", "VERBOSE", "NVCC_THREADS",
+    "CUDA_HOME", "CUDA_PATH", "PYTORCH_NVCC", "VIRTUAL_ENV", "CI", "NO_COLOR", "PYTHONPATH", "VERBOSE", "NVCC_THREADS",
 })  # fmt: skip
 
 _NVCC_PARTS = (

@@ -108,9 +108,15 @@ def create(
             why="it is probably a virtual environment of your own",
             hint=f"move it away, or give another place: xfdev up --venv {prefix.parent / '.venv-xfdev'}",
         )
+    made_for = prefix / "xfdev" / "toolchain"
     with explained(str(prefix)):
+        if prefix.exists() and (not made_for.exists() or made_for.read_text() != entry.name):
+            # Another torch on top would leave 3 GB of the old one's CUDA behind.
+            with console.step(f"removing the environment of another toolchain in {prefix}"):
+                shutil.rmtree(prefix)
         (prefix / "xfdev").mkdir(parents=True, exist_ok=True)
         (prefix / "xfdev" / "environment.json").unlink(missing_ok=True)
+        write_atomic(made_for, entry.name)
         (prefix / ".gitignore").write_text("*\n")
     interpreter = prefix / "bin" / "python"
     if not interpreter.exists():

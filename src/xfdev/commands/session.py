@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -240,6 +241,8 @@ def session_for(
     venv.check_torch(environment)
     facts = profile.of_checkout(checkout.root)
     arch = resolve_arch(environment, chosen, environ)
+    with suppress(XfdevError):  # a plan of a checkout that cannot be written does without
+        link.state_folder(checkout.root)
     env = environment.environ(environ)
     env["CCACHE_DIR"] = str(venv.cache_folder(environ) / "ccache")
     env.pop("TORCH_CUDA_ARCH_LIST", None)

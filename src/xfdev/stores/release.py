@@ -66,6 +66,7 @@ def manifest_of(wheel: Path, sdist: Path, profile: Profile, folder: Path) -> Man
         needs=found,
         scripts=Scripts(),
         files=native,
+        submodules=profile.submodule_commits.get(stem.rpartition("-")[2], {}),
         patterns=profile.native,
         outputs=outputs,
         metadata=metadata,
@@ -98,8 +99,15 @@ def _sdist_files(sdist: Path) -> dict[str, str]:
         for member in archive:
             stream = archive.extractfile(member) if member.isreg() else None
             if stream is not None:
-                found[member.name.partition("/")[2]] = blob_id(stream.read())
+                path, data = member.name.partition("/")[2], stream.read()
+                found[path] = blob_id(data)
+                if path == "setup.cfg" and data.endswith(_EGG_INFO):
+                    found[path] += "|" + blob_id(data[: -len(_EGG_INFO)])
     return found
+
+
+#: What setuptools appends to setup.cfg in every sdist (its command egg_info): a checkout has it without.
+_EGG_INFO = b"\n[egg_info]\ntag_build = \ntag_date = 0\n\n"
 
 
 def _requires_torch(metadata: str) -> str:

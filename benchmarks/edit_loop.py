@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""The everyday steps, side by side with what a user would do otherwise, in one run on one machine.
+
+    python benchmarks/edit_loop.py [--folder FOLDER] [--runs 5] [--slow-runs 3] [--keep]
+
+Makes an environment with torch 2.14.1 and CUDA 13.0 for --arch 9.0 (8 GB, some minutes), compiles xFormers 0.0.35
+once, then times each step in fresh clones. Prints a Markdown table of medians and ratios and writes it with all
+times to benchmarks/results/. What is compared:
+
+- ``pip install -e .``: --no-build-isolation --no-deps, in the same environment but without xfdev's settings;
+- "with warm ccache": the same ccache 4.14.2 in depend mode, base_dir set, hash_dir off, filled by the very same
+  command before: pip's build folder has a random name, so it does not help;
+- ``build_ext --inplace``: the project's own incremental build, in a folder where it has been run;
+- for one edited kernel: nvcc for that unit, and the link, each as a command of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).parent
+XFDEV = Path(sys.executable).parent / "xfdev"
+EDITED = "xformers/csrc/sparse24/meta_utils.cu"
+ARCH = "9.0"
+
+
+def call(*words: object, cwd: Path, env: Mapping[str, str]) -> float:
+    """Run a command to its end; returns its wall time in seconds."""
+    started = time.perf_counter()
+    done = subprocess.run([str(word) for word in words], cwd=cwd, env=dict(env), capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{words} failed in {cwd}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return seconds
+
+
+def peak_megabytes(*words: object, cwd: Path, env: Mapping[str, str]) -> float:
+    """The largest resident set of a command and its children."""
+    script = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], cwd=cwd, env=dict(env), stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, check=True,
+    )  # fmt: skip
+    return int(done.stdout) * resource.getpagesize() / 4096 / 1000
+
+
+class Bench:
+    def __init__(self, folder: Path, runs: int, slow_runs: int) -> None:
+        self.folder, self.runs, self.slow_runs = folder, runs, slow_runs
+        self.env = {**os.environ, "XFDEV_CACHE": str(folder / "cache")}
+        self.main = folder / "xformers-0.0.35"
+        self.venv = self.main / ".venv"
+        self.times: dict[str, list[float]] = {}
+        self.clones = 0
+
+    def prepare(self) -> None:
+        note("environment, and one full compile")
+        call(XFDEV, "up", "xformers==0.0.35", "--arch", ARCH, "--into", self.main, cwd=self.folder, env=self.env)
+
+    def fresh(self) -> Path:
+        """A new clone that nothing was built in, and no xFormers in the environment."""
+        self.clones += 1
+        target = self.folder / f"clone-{self.clones}"
+        call("git", "clone", "-q", "--local", self.main, target, cwd=self.folder, env=self.env)
+        call(self.venv / "bin/python", "-m", "pip", "uninstall", "-q", "-y", "xformers", cwd=self.folder, env=self.env)
+        return target
+
+    def measure(self, name: str, runs: int, prepare: Callable[[], Path], step: Callable[[Path], float]) -> None:
+        note(name)
+        for _ in range(runs):
+            place = prepare()
+            self.times.setdefault(name, []).append(step(place))
+            if place.name.startswith("clone-"):
+                shutil.rmtree(place)
+
+    def xfdev(self, verb: str) -> Callable[[Path], float]:
+        return lambda place: call(XFDEV, verb, place, "--venv", self.venv, "-q", cwd=self.folder, env=self.env)
+
+    def plain_env(self, ccache: Path | None = None) -> dict[str, str]:
+        """The same environment as a user has it without xfdev: nothing pinned, and ccache only if given."""
+        cuda = self.venv / "lib" / f"python{platform.python_version().rpartition('.')[0]}" / "site-packages/nvidia/cu13"
+        nvcc = str(cuda / "bin/nvcc")
+        env = {
+            **self.env,
+            "PATH": f"{self.venv}/bin:{os.environ['PATH']}",
+            "CUDA_HOME": str(cuda),
+            "TORCH_CUDA_ARCH_LIST": ARCH,
+            "DIST_EXTRA_CONFIG": os.devnull,
+            "TORCH_NO_COMPILER_WRAPPER": "1",
+            "PYTORCH_NVCC": nvcc,
+            "CCACHE_DISABLE": "1",
+        }
+        if ccache is not None:
+            del env["CCACHE_DISABLE"]
+            env.update({
+                "PYTORCH_NVCC": f"{self.venv}/xfdev/bin/ccache.real {nvcc}",
+                "CCACHE_DIR": str(ccache), "CCACHE_DEPEND": "1", "CCACHE_BASEDIR": str(self.folder),
+                "CCACHE_NOHASHDIR": "1", "CCACHE_COMPILERCHECK": "content",
+            })  # fmt: skip
+        return env
+
+    def pip(self, ccache: Path | None = None) -> Callable[[Path], float]:
+        pip = [self.venv / "bin/python", "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", "."]
+        return lambda place: call(*pip, cwd=place, env=self.plain_env(ccache))
+
+    def inplace(self, place: Path) -> float:
+        return call(
+            self.venv / "bin/python", "setup.py", "-q", "build_ext", "--inplace", cwd=place, env=self.plain_env()
+        )
+
+    def edited(self) -> Path:
+        place = self.fresh()
+        source = place / EDITED
+        # Code, not a comment: every build must really compile it; a new text each time, so that no cache has it.
+        source.write_text(source.read_text() + f'\nextern "C" int edited_{time.time_ns()}() {{ return 1; }}\n')
+        return place
+
+    def floor(self, place: Path) -> float:
+        """nvcc for the edited unit and the link, as xfdev's own build ran them, without anything around."""
+        manifest = json.loads((place / ".xfdev/build/manifest.json").read_text())
+        unit = next(unit for unit in manifest["units"] if unit["source"] == EDITED)
+        session = json.loads(
+            subprocess.run(
+                [XFDEV, "plan", place, "--venv", self.venv, "--json"], env=self.env, capture_output=True, text=True,
+                check=True,
+            ).stdout
+        )  # fmt: skip
+        assert session["verdict"] == "reuse"
+        site = self.venv / "lib" / f"python{platform.python_version().rpartition('.')[0]}" / "site-packages"
+        base = Path(os.path.realpath(self.venv / "bin/python")).parent.parent
+        version = platform.python_version().rpartition(".")[0]
+        paths = {
+            "%{cuda}": f"{site}/nvidia/cu13", "%{site}": str(site), "%{prefix}": str(self.venv),
+            "%{checkout}": str(place), "%{python-include}": f"{base}/include/python{version}", "%{python}": str(base),
+        }  # fmt: skip
+
+        def concrete(argv: list[str]) -> list[str]:
+            for mark, path in paths.items():
+                argv = [word.replace(mark, path) for word in argv]
+            return argv
+
+        temp = place / ".xfdev/build/temp"
+        seconds = call(*concrete(unit["argv"]), cwd=temp, env=self.plain_env())
+        return seconds + sum(
+            call(*concrete(step["argv"]), cwd=temp, env=self.plain_env()) for step in manifest["steps"]
+        )
+
+    def run(self) -> None:
+        self.prepare()
+        self.measure("link", self.runs, self.fresh, self.xfdev("link"))
+        linked = self.fresh()
+        self.xfdev("link")(linked)
+        self.measure("link again", self.runs, lambda: self.main, self.xfdev("link"))
+        self.measure("plan", self.runs, lambda: self.main, self.xfdev("plan"))
+        self.measure("build, nothing changed", self.runs, lambda: self.main, self.xfdev("build"))
+        env = self.env
+        self.memory = {
+            "plan": peak_megabytes(XFDEV, "plan", self.main, "--venv", self.venv, cwd=self.folder, env=env),
+            "link": peak_megabytes(XFDEV, "link", self.fresh(), "--venv", self.venv, cwd=self.folder, env=env),
+        }
+
+        def edit_and_build(place: Path) -> float:
+            seconds = self.xfdev("build")(place)
+            self.times.setdefault("nvcc and link alone", []).append(self.floor(place))
+            return seconds
+
+        self.measure("build, one .cu edited", self.slow_runs, self.edited, edit_and_build)
+        self.measure("pip install -e ., cold", self.slow_runs, self.fresh, self.pip())
+        ccache = self.folder / "ccache"
+        self.pip(ccache)(self.fresh())
+        self.measure("pip install -e ., warm ccache", self.slow_runs, self.fresh, self.pip(ccache))
+        self.measure("pip install -e ., one .cu edited, warm ccache", self.slow_runs, self.edited, self.pip(ccache))
+        place = self.fresh()
+        self.inplace(place)
+        self.measure("build_ext --inplace, nothing changed", self.runs, lambda: place, self.inplace)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.times[name])
+
+    def table(self) -> str:
+        rows = [
+            ("`xfdev link`, fresh checkout, bundle local", "link", "pip install -e ., cold"),
+            ("", "link", "pip install -e ., warm ccache"),
+            ("`xfdev link`, linked already", "link again", None),
+            ("`xfdev plan`, clean checkout", "plan", None),
+            ("`xfdev build`, nothing changed", "build, nothing changed", "build_ext --inplace, nothing changed"),
+            ("`xfdev build`, one `.cu` edited, fresh checkout", "build, one .cu edited", "nvcc and link alone"),
+            ("", "build, one .cu edited", "pip install -e ., one .cu edited, warm ccache"),
+        ]
+        lines = ["| step | median | otherwise | median | ratio |", "|---|---|---|---|---|"]
+        for label, ours, theirs in rows:
+            mine = self.median(ours)
+            if theirs is None:
+                lines.append(f"| {label} | {mine:.2f} s | – | | |")
+                continue
+            other = self.median(theirs)
+            ratio = f"{other / mine:.0f} × faster" if other > 2 * mine else f"{mine / other:.2f} ×"
+            lines.append(f"| {label} | {mine:.2f} s | `{theirs}` | {other:.2f} s | {ratio} |")
+        lines.append(f"| peak memory of `plan` | {self.memory['plan']:.0f} MB | | | |")
+        lines.append(f"| peak memory of `link` | {self.memory['link']:.0f} MB | | | |")
+        return "\n".join(lines)
+
+
+def note(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GB, Python {platform.python_version()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--slow-runs", type=int, default=3)
+    parser.add_argument("--keep", action="store_true", help="leave the folder")
+    args = parser.parse_args()
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="xfdev-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder.resolve(), args.runs, args.slow_runs)
+    try:
+        bench.run()
+    finally:
+        if not args.keep and args.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    heading = f"xFormers 0.0.35, arch {ARCH}, torch 2.14.1, CUDA 13.0; {machine()}; {date.today()}"
+    text = f"{heading}\n\n{bench.table()}\n"
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    (results / "edit_loop.md").write_text(text)
+    (results / "edit_loop.json").write_text(
+        json.dumps({"about": heading, "seconds": bench.times, "megabytes": bench.memory}, indent=1) + "\n"
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
