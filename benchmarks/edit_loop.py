@@ -5,7 +5,7 @@
 
 Makes an environment with torch 2.14.1 and CUDA 13.0 for --arch 9.0 (8 GB, some minutes), compiles xFormers 0.0.35
 once, then times each step in fresh clones. Prints a Markdown table of medians and ratios and writes it with all
-times to benchmarks/results/. What is compared:
+times to benchmarks/results/, and the table into README.md. What is compared:
 
 - ``pip install -e .``: --no-build-isolation --no-deps, in the same environment but without xfdev's settings;
 - "with warm ccache": the same ccache 4.14.2 in depend mode, base_dir set, hash_dir off, filled by the very same
@@ -64,6 +64,7 @@ class Bench:
     def __init__(self, folder: Path, runs: int, slow_runs: int) -> None:
         self.folder, self.runs, self.slow_runs = folder, runs, slow_runs
         self.env = {**os.environ, "XFDEV_CACHE": str(folder / "cache")}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # users' Pythons do keep what they compiled
         self.main = folder / "xformers-0.0.35"
         self.venv = self.main / ".venv"
         self.times: dict[str, list[float]] = {}
@@ -78,6 +79,8 @@ class Bench:
         self.clones += 1
         target = self.folder / f"clone-{self.clones}"
         call("git", "clone", "-q", "--local", self.main, target, cwd=self.folder, env=self.env)
+        # Each checkout has its environment at .venv; a link stands in for 8 GB.
+        (target / ".venv").symlink_to(self.venv)
         call(self.venv / "bin/python", "-m", "pip", "uninstall", "-q", "-y", "xformers", cwd=self.folder, env=self.env)
         return target
 
@@ -90,7 +93,7 @@ class Bench:
                 shutil.rmtree(place)
 
     def xfdev(self, verb: str) -> Callable[[Path], float]:
-        return lambda place: call(XFDEV, verb, place, "--venv", self.venv, "-q", cwd=self.folder, env=self.env)
+        return lambda place: call(XFDEV, verb, place, "-q", cwd=self.folder, env=self.env)
 
     def plain_env(self, ccache: Path | None = None) -> dict[str, str]:
         """The same environment as a user has it without xfdev: nothing pinned, and ccache only if given."""
@@ -137,16 +140,16 @@ class Bench:
         unit = next(unit for unit in manifest["units"] if unit["source"] == EDITED)
         session = json.loads(
             subprocess.run(
-                [XFDEV, "plan", place, "--venv", self.venv, "--json"], env=self.env, capture_output=True, text=True,
+                [XFDEV, "plan", place, "--json"], env=self.env, capture_output=True, text=True,
                 check=True,
             ).stdout
         )  # fmt: skip
         assert session["verdict"] == "reuse"
-        site = self.venv / "lib" / f"python{platform.python_version().rpartition('.')[0]}" / "site-packages"
+        site = place / ".venv/lib" / f"python{platform.python_version().rpartition('.')[0]}" / "site-packages"
         base = Path(os.path.realpath(self.venv / "bin/python")).parent.parent
         version = platform.python_version().rpartition(".")[0]
         paths = {
-            "%{cuda}": f"{site}/nvidia/cu13", "%{site}": str(site), "%{prefix}": str(self.venv),
+            "%{cuda}": f"{site}/nvidia/cu13", "%{site}": str(site), "%{prefix}": f"{place}/.venv",
             "%{checkout}": str(place), "%{python-include}": f"{base}/include/python{version}", "%{python}": str(base),
         }  # fmt: skip
 
@@ -171,8 +174,8 @@ class Bench:
         self.measure("build, nothing changed", self.runs, lambda: self.main, self.xfdev("build"))
         env = self.env
         self.memory = {
-            "plan": peak_megabytes(XFDEV, "plan", self.main, "--venv", self.venv, cwd=self.folder, env=env),
-            "link": peak_megabytes(XFDEV, "link", self.fresh(), "--venv", self.venv, cwd=self.folder, env=env),
+            "plan": peak_megabytes(XFDEV, "plan", self.main, cwd=self.folder, env=env),
+            "link": peak_megabytes(XFDEV, "link", self.fresh(), cwd=self.folder, env=env),
         }
 
         def edit_and_build(place: Path) -> float:
@@ -257,6 +260,11 @@ def main() -> None:
     (results / "edit_loop.json").write_text(
         json.dumps({"about": heading, "seconds": bench.times, "megabytes": bench.memory}, indent=1) + "\n"
     )
+    mark = "<!-- benchmarks/edit_loop.py -->"
+    readme = HERE.parent / "README.md"
+    before, _, rest = readme.read_text().partition(mark + "\n")
+    _, end, after = rest.partition("<!-- /" + mark[5:])
+    readme.write_text(f"{before}{mark}\n{bench.table()}\n\n{heading}.\n{end}{after}")
     print(text)
 
 

@@ -104,6 +104,10 @@ class Scripts:
     globs: tuple[Mapping[str, Any], ...] = ()
     listings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     generated: tuple[str, ...] = ()
+    asked: Mapping[str, bool] = field(default_factory=dict)
+    """Paths whose existence the script asked for, and what it was told."""
+    linked: Mapping[str, str] = field(default_factory=dict)
+    """Files of the checkout that the link commands read, or (empty) would read if they were there."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +166,12 @@ class Manifest:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @property
-    def seconds(self) -> float:
-        """Predicted seconds of one core for all units."""
-        return sum(unit.seconds or 0 for unit in self.units)
+    def content(self) -> str:
+        """A digest of what the bundle is, without when it was made and how long that took: two compiles of the same
+        inputs that gave the same outputs have the same."""
+        units = tuple(replace(unit, seconds=None, peak=None, digest=None) for unit in self.units)
+        objects = {"": ""} if self.objects else {}
+        return replace(self, units=units, objects=objects, origin={}, link_seconds=None, metadata={}).id
 
     def with_units(self, units: tuple[Unit, ...]) -> Manifest:
         return replace(self, units=units)
@@ -191,6 +198,7 @@ def from_bytes(data: bytes, where: Path | str) -> Manifest:
         )
         value.update(_tuples(value, ("watched", "patterns", "names", "roots", "listing")))
         manifest = Manifest(**value)
+        _check_paths(manifest, where)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadBundle(
             f"the manifest in {where} is damaged",
@@ -198,7 +206,6 @@ def from_bytes(data: bytes, where: Path | str) -> Manifest:
             hint="xfdev bundle verify --remove throws damaged bundles away",
             details=repr(error),
         ) from error
-    _check_paths(manifest, where)
     return manifest
 
 
@@ -211,7 +218,16 @@ def _tuples(value: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _check_paths(manifest: Manifest, where: Path | str) -> None:
     """No file of a bundle may be read or written outside its folder."""
-    names = [*manifest.outputs, *manifest.objects, *(output.place for output in manifest.outputs.values())]
+    names = [
+        *manifest.outputs,
+        *manifest.objects,
+        *(output.place for output in manifest.outputs.values()),
+        *manifest.metadata,
+        manifest.metadata.get("name", "-"),
+        manifest.source_root or "-",
+        *(unit.object for unit in manifest.units),
+        *(step.output for step in manifest.steps),
+    ]
     for name in names:
         if name.startswith("/") or ".." in name.split("/") or "\0" in name or not name:
             raise BadBundle(

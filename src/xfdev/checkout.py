@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -71,6 +72,33 @@ class _Entry:
     mode: str
     blob: str
     trusted: bool
+    stat: tuple[int, ...] | None = None
+    """Times in nanoseconds, inode and size of the file when git last looked; None where it does not say."""
+
+
+#: What ``git ls-files --debug`` says of an entry. git itself compares whole seconds only (it is built so everywhere):
+#: an edit within the second of a ``git add`` that keeps size and mtime would go unnoticed.
+_STAT = re.compile(r"ctime: (\d+):(\d+)\s+mtime: (\d+):(\d+)\s+dev: \d+\s+ino: (\d+)\s.*?size: (\d+)", re.DOTALL)
+_DEBUG = re.compile(r"  ctime: .*?\bflags: \w+\n", re.DOTALL)
+
+
+def _stat_of(text: str) -> tuple[int, ...] | None:
+    found = _STAT.search(text)
+    if found is None:
+        return None
+    csec, cnsec, msec, mnsec, ino, size = map(int, found.groups())
+    return csec * 10**9 + cnsec, msec * 10**9 + mnsec, ino, size
+
+
+def _same_file(entry: _Entry, path: Path) -> bool:
+    """Whether the file has the very times, to the nanosecond, that it had when git last looked at it."""
+    try:
+        now = os.lstat(path)
+    except OSError:
+        return False
+    # The index keeps 32 bits of each.
+    ino, size = now.st_ino & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF
+    return entry.stat == (now.st_ctime_ns, now.st_mtime_ns, ino, size)
 
 
 class Checkout:
@@ -80,6 +108,11 @@ class Checkout:
         self.root = root
         self._environ = git_environ(environ)
         self._sha1 = sha1
+        self._attributes: dict[str, bool] = {}
+
+    def anew(self) -> Checkout:
+        """The same working tree, asked again."""
+        return Checkout(self.root, self._environ, sha1=self._sha1)
 
     def git(self, *words: str, check: bool = True) -> str:
         return run.capture(["git", *_CAREFUL, "-C", str(self.root), *words], env=self._environ, check=check).stdout
@@ -91,8 +124,14 @@ class Checkout:
 
     @cached_property
     def _index(self) -> Mapping[str, _Entry]:
-        entries = {}
-        for line in self.git("ls-files", "-s", "-v", "-z").split("\0"):
+        entries: dict[str, _Entry] = {}
+        path = ""
+        for line in self.git("ls-files", "-s", "-v", "-z", "--debug").split("\0"):
+            # After the NUL of one entry comes what --debug says of it, then the next entry.
+            said = _DEBUG.match(line)
+            if said is not None:
+                entries[path] = replace(entries[path], stat=_stat_of(said[0]))
+                line = line[said.end() :]
             if not line:
                 continue
             flags, _, path = line.partition("\t")
@@ -114,7 +153,18 @@ class Checkout:
             return True
         if any(path.rpartition("/")[2] == ".gitattributes" for path in self._index):
             return True
-        return (self.root / self.git("rev-parse", "--git-path", "info/attributes").strip()).exists()
+        base = self._environ.get("XDG_CONFIG_HOME") or os.path.join(self._environ.get("HOME", "/"), ".config")
+        local = self.root / self.git("rev-parse", "--git-path", "info/attributes").strip()
+        return any(os.path.exists(path) for path in (local, f"{base}/git/attributes", "/etc/gitattributes"))
+
+    def _has_attributes(self, path: str) -> bool:
+        """Whether a file of attributes that git does not know yet lies beside *path* or above it."""
+        folder = os.path.dirname(path)
+        found = self._attributes.get(folder)
+        if found is None:
+            found = (self.root / folder / ".gitattributes").exists() or (folder != "" and self._has_attributes(folder))
+            self._attributes[folder] = found
+        return found
 
     @cached_property
     def submodules(self) -> Mapping[str, Submodule]:
@@ -124,13 +174,18 @@ class Checkout:
         }
 
     def _submodule(self, path: str, recorded: str) -> Submodule:
-        inner = self.inner(path)
+        folder, inner = self.root / path, self.inner(path)
         if inner is None:
-            return Submodule(path, recorded, None, True)
+            # Not checked out: the recorded commit stands for it, unless somebody put files there.
+            return Submodule(path, recorded, None, not folder.is_dir() or not any(folder.iterdir()))
         # Ignored files count: a compiler does not ask git which headers to take.
-        said = inner.git("status", "--porcelain", "-unormal", "--ignored=traditional", "-z")
-        flagged = any(not entry.trusted and entry.mode.startswith("100") for entry in inner._index.values())
-        return Submodule(path, recorded, inner.commit, not said and not flagged and not inner._converts)
+        said = inner.git("status", "--porcelain", "-unormal", "--ignored=traditional", "--ignore-submodules=none", "-z")
+        doubt = any(
+            not entry.trusted or not _same_file(entry, folder / name)
+            for name, entry in inner._index.items()
+            if entry.mode.startswith("100")
+        )
+        return Submodule(path, recorded, inner.commit, not said and not doubt and not inner._converts)
 
     def inner(self, path: str) -> Checkout | None:
         """The working tree of a submodule, or None where it is not checked out."""
@@ -153,7 +208,14 @@ class Checkout:
                 inner.setdefault(module.path, []).append(path)
                 continue
             entry = self._index.get(path)
-            if entry is not None and entry.trusted and self._answers and path not in self._modified:
+            if (
+                entry is not None
+                and entry.trusted
+                and self._answers
+                and path not in self._modified
+                and _same_file(entry, self.root / path)
+                and not self._has_attributes(path)
+            ):
                 found[path] = entry.blob
             else:
                 found[path] = file_id(self.root / path)

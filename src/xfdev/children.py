@@ -34,7 +34,7 @@ class Child:
 
     def __init__(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
         self.started = time.monotonic()
-        with explained("a log file"):
+        with explained(tempfile.gettempdir()):
             self._output: IO[bytes] = tempfile.TemporaryFile(prefix="xfdev-log-")  # noqa: SIM115 - see reap()
         try:
             self._process: Any = spawn(argv, cwd=cwd, env=env, output=self._output.fileno())

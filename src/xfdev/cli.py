@@ -8,11 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from xfdev import __version__, options
 from xfdev.console import console
-from xfdev.errors import INTERNAL, INTERRUPTED, XfdevError
+from xfdev.errors import INTERNAL, INTERRUPTED, UsageError, XfdevError
 
 #: Verb -> what it is for. Its module is ``xfdev.commands.<verb>``, loaded only when that verb is used.
 VERBS = {
@@ -27,14 +27,21 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others: in two lines, or in ``--json``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help shows what it takes")
+
+
 def parser(verb: str | None = None) -> argparse.ArgumentParser:
     """The whole parser; only the arguments of *verb* are filled in, or those of every verb for the documentation."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     loud = common.add_argument_group("output")
     loud.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
     loud.add_argument("-v", "--verbose", action="store_true", help="every command that is run, and details of errors")
     loud.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
-    top = argparse.ArgumentParser(prog="xfdev", description="Edit, and only what you changed compiles.")
+    top = _Parser(prog="xfdev", description="Edit, and only what you changed compiles.")
     top.add_argument("--version", action="version", version=f"xfdev {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
@@ -56,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add options of the model to a verb, with the model's documentation as help."""
     texts = options.documentation()
     for name in names:
-        text = " ".join(texts[name].split()).replace("%", "%%")
+        text = texts[name].replace("%", "%%")
         metavar = {"jobs": "N", "arch": "LIST", "toolchain": "NAME"}.get(name, "PATH")
         parser.add_argument(f"--{name}", metavar=metavar, default=None, help=text)
 
@@ -66,23 +73,22 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     words = sys.argv[1:] if argv is None else list(argv)
     env = dict(os.environ) if environ is None else dict(environ)
     verb = next((word for word in words if word in VERBS), None)
-    args = parser(verb).parse_args(words)
-    console.verbose, console.quiet = args.verbose, args.quiet
-    as_json = args.json
+    as_json = "--json" in words
     try:
+        args = parser(verb).parse_args(words)
+        console.verbose, console.quiet = args.verbose, args.quiet
+        as_json = args.json
         module = importlib.import_module(f"xfdev.commands.{args.verb}")
-        result = module.run(args, env)
+        return _finish(module.run(args, env), as_json)
     except XfdevError as error:
         return _report(error, as_json)
     except KeyboardInterrupt:
-        console.error("interrupted; what was finished is kept, the same command continues")
-        return INTERRUPTED
+        return _report_interrupt(as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         return _report_bug(error, as_json)
-    return _finish(result, as_json)
 
 
 def _finish(result: Mapping[str, Any], as_json: bool) -> int:
@@ -97,10 +103,11 @@ def _finish(result: Mapping[str, Any], as_json: bool) -> int:
     return status
 
 
-def _report(error: XfdevError, as_json: bool) -> int:
+def _report(error: XfdevError, as_json: bool, status: int | None = None) -> int:
+    status = error.exit_code if status is None else status
     if as_json:
         body = {"error": type(error).__name__, "message": str(error), "why": error.why, "hint": error.hint}
-        print(json.dumps({**body, "details": error.details, "exit_code": error.exit_code}, indent=1))
+        print(json.dumps({**body, "details": error.details, "exit_code": status}, indent=1))
     else:
         console.error(str(error))
         for label, text in (("why", error.why), ("do", error.hint)):
@@ -108,7 +115,16 @@ def _report(error: XfdevError, as_json: bool) -> int:
                 sys.stderr.write(f"  {label}: {text}\n")
         if error.details and console.verbose:
             sys.stderr.write(error.details.rstrip() + "\n")
-    return error.exit_code
+    return status
+
+
+def _report_interrupt(as_json: bool) -> int:
+    message = "interrupted; what was finished is kept, the same command continues"
+    if as_json:
+        print(json.dumps({"error": "Interrupted", "message": message, "exit_code": INTERRUPTED}, indent=1))
+    else:
+        console.error(message)
+    return INTERRUPTED
 
 
 def _report_bug(error: Exception, as_json: bool) -> int:
@@ -120,5 +136,4 @@ def _report_bug(error: Exception, as_json: bool) -> int:
         hint="run it again with --verbose and report what it prints",
         details=traceback.format_exc(),
     )
-    _report(bug, as_json)
-    return INTERNAL
+    return _report(bug, as_json, INTERNAL)

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xfdev import limits, needs, record, run
+from xfdev import limits, needs, orphans, record, run
 from xfdev.bundle import Manifest, Output, Places, Unit
 from xfdev.checkout import Checkout
 from xfdev.console import console, duration
-from xfdev.errors import CompileFailed
+from xfdev.diagnostics import first_link_error, how_it_ended
+from xfdev.errors import BadBundle, CompileFailed
 from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
-from xfdev.files import explained, sha256, write_atomic
-from xfdev.toolchain import Toolchain
+from xfdev.files import check_space, explained, sha256, write_atomic
+from xfdev.toolchain import Toolchain, absolute_folders
 from xfdev.venv import Environment
 from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build
 
@@ -51,13 +54,14 @@ def build(
     objects_to: Path | None = None,
     only: Iterable[str] | None = None,
     max_jobs: int | None = None,
+    options: str = "",
 ) -> Built:
     """Bring the build folder of a checkout up to date with *recipe*.
 
     *known* is an earlier manifest whose units need no compile unless their source is in *affected*; *extras* gives
     the files of that manifest's outputs which no command makes. *objects_from* is a folder of compiler-cache entries
     to read, *objects_to* one to write those of all units to. With *only*, just these sources are compiled, and
-    nothing is linked.
+    nothing is linked. *options* are those of this command line, for the one that an error tells to run.
 
     Raises CompileFailed, OutOfMemory, DiskFull.
     """
@@ -66,13 +70,14 @@ def build(
         (root / TEMP).mkdir(parents=True, exist_ok=True)
     if only is None:
         clear_build(root)
+    orphans.end("XFDEV_LAUNCH_LOG", str(root / BUILD / "launches"))
     started = _now(root)
     units = _merge(recipe, known, set(affected))
     recipe = recipe.with_units(units)
     chosen = [unit for unit in units if only is None or unit.source in set(only)]
     todo, kept = _split(chosen, root, everything=objects_to is not None)
-    env = _compile_environ(environment, environ, checkout, units, objects_from, objects_to)
-    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs)
+    env = _compile_environ(environment, environ, checkout, units, objects_from, objects_to, recipe.origin)
+    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options)
     taken = {
         outcome.job.output.as_posix(): (None, None)
         if outcome.job.output.as_posix() in restored
@@ -80,7 +85,7 @@ def build(
         for outcome in outcomes
     }
     compiled = {_relative(path, root): value for path, value in taken.items()}
-    manifest = record.complete(recipe, compiled, checkout, places, started)
+    manifest = record.complete(recipe, compiled, checkout, places, started, known.files if known else {})
     result = Built(
         manifest,
         compiled=tuple(unit.source for unit in todo if compiled[unit.object][0] is not None),
@@ -97,16 +102,18 @@ def build(
 
 def _merge(recipe: Manifest, known: Manifest | None, affected: set[str]) -> tuple[Unit, ...]:
     """The recipe's units with what is known of them from *known*; those to compile have no digest."""
-    earlier = {unit.source: unit for unit in known.units} if known else {}
+    # Two libraries may have a source in common, compiled differently.
+    earlier = {(unit.source, unit.object): unit for unit in known.units} if known else {}
     merged = []
     for unit in recipe.units:
-        old = earlier.get(unit.source)
+        old = earlier.get((unit.source, unit.object))
         if old is None:
             merged.append(replace(unit, digest=None))
         elif old.argv != unit.argv or unit.source in affected:
-            merged.append(replace(unit, seconds=old.seconds, peak=old.peak, digest=None, beside=old.beside))
+            # What lay beside the files it read then and was not taken may be taken now: `beside` is not kept.
+            merged.append(replace(unit, seconds=old.seconds, peak=old.peak, digest=None, beside=()))
         else:
-            merged.append(replace(old, object=unit.object))
+            merged.append(old)
     return tuple(merged)
 
 
@@ -128,9 +135,12 @@ def _compile_environ(
     units: Iterable[Unit],
     objects_from: Path | None,
     objects_to: Path | None,
+    origin: Mapping[str, str],
 ) -> dict[str, str]:
     folder = checkout.root / BUILD
-    baseline = "".join(f"{unit.source}\t{path}\n" for unit in units for path in unit.beside)
+    units = list(units)
+    counts = Counter(unit.source for unit in units)
+    baseline = "".join(f"{u.source}\t{path}\n" for u in units if counts[u.source] == 1 for path in u.beside)
     write_atomic(folder / "baseline", baseline)
     write_atomic(folder / "launches", b"")
     env = dict(environ)
@@ -139,6 +149,8 @@ def _compile_environ(
         "XFDEV_LAUNCH_LOG": str(folder / "launches"),
         "CCACHE_BASEDIR": str(checkout.root),
     })  # fmt: skip
+    if origin.get("cwd") == ".":
+        env.update(absolute_folders(env, str(checkout.root)))
     if objects_to is not None:
         env["CCACHE_REMOTE_STORAGE"] = f"file:{objects_to}"
         env["CCACHE_RESHARE"] = "1"
@@ -154,6 +166,7 @@ def _compile(
     places: Places,
     env: Mapping[str, str],
     max_jobs: int | None,
+    options: str,
 ) -> tuple[list[Outcome], set[str]]:
     launcher = str(environment.tools / "bin" / "ccache")
     jobs = []
@@ -190,7 +203,7 @@ def _compile(
         cpus=cpus,
         on_done=done,
         on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
-        hint=lambda job: f"xfdev build --only {job.name} compiles this one again",
+        hint=lambda job: f"xfdev build {shlex.quote(str(root))}{options} --only {job.name} compiles this one again",
     )
     hits = {line[4:] for line in log.read_text(errors="surrogateescape").splitlines() if line.startswith("hit ")}
     return outcomes, hits
@@ -220,21 +233,39 @@ def _link(
         if not done.ok:
             partial.unlink(missing_ok=True)
             said = (done.stderr or done.stdout).strip()
+            check_space(said, str(output.parent))
+            reason = first_link_error(said) or how_it_ended(done.returncode)
             raise CompileFailed(
-                f"{output.name} does not link: {said.splitlines()[0] if said else done.returncode}",
+                f"{output.name} does not link: {reason}",
                 why="a library named by -l is missing, or an object was compiled for something else",
-                hint="xfdev build --verbose shows the command",
-                details=said,
+                hint="the same command with --verbose shows what was run, and all it said",
+                details=f"$ {shlex.join(argv)}\n{said}",
             )
         partial.replace(output)
     names = set(json.loads(manifest.origin.get("outputs", "[]"))) or set(manifest.outputs)
     for name in names - made:
         target = root / LIB / name
         if extras is not None and name in manifest.outputs:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(extras(name), target)
+            _copy_checked(extras(name), target, manifest.outputs[name].sha256)
     _remove_others(root / LIB, names | made)
     return replace(manifest, link_seconds=round(time.monotonic() - started, 2))
+
+
+def _copy_checked(source: Path, target: Path, digest: str) -> None:
+    with explained(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, target)
+            if sha256(target) == digest:
+                return
+        except FileNotFoundError:
+            pass
+        target.unlink(missing_ok=True)
+    raise BadBundle(
+        f"{source} is missing, or not what it was",
+        why="the disk, or another program, changed the bundle; or it was pruned just now",
+        hint="xfdev bundle verify --remove throws damaged bundles away; then run the same command again",
+    )
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:

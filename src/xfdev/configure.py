@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from xfdev import run, shadows
+from xfdev import orphans, run, shadows
 from xfdev.bundle import Manifest, Places, Scripts, Step, Unit
 from xfdev.checkout import Checkout
 from xfdev.errors import ConfigureFailed, NotAnExtensionProject
-from xfdev.files import explained, read_json
+from xfdev.files import check_space, explained, read_json, write_json
 from xfdev.profile import RESOURCES, Profile
-from xfdev.toolchain import HARMLESS, VARIABLES, Toolchain
+from xfdev.toolchain import HARMLESS, INCLUDE_FOLDERS, VARIABLES, Toolchain
 from xfdev.venv import Environment
 from xfdev.workspace import BUILD, LIB, SCRATCH, TEMP, places_of
 
@@ -49,7 +50,9 @@ def configure(
     with explained(str(scratch)):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
+    started = scratch.stat().st_ctime_ns
     result = _drive(checkout, environment, scratch, environ)
+    checkout = checkout.anew()  # the script may have taken long, and may have written files
     if not result["extensions"] or not result["commands"]:
         raise NotAnExtensionProject(
             f"{checkout.root} builds no native extension in this environment",
@@ -58,10 +61,14 @@ def configure(
         )
     include, base = result["python"]["include"], result["python"]["base_prefix"]
     places = places_of(checkout, environment, include, base)
-    units, steps = _commands(result["commands"], places)
+    units, steps = _commands(result["commands"], places, environ)
     _keep_outputs(checkout.root, scratch, result["outputs"])
     reads = [path for path in result["reads"] if (checkout.root / path).is_file()]
-    ids = checkout.identify(reads)
+    linked = _link_inputs(steps, places, environ)
+    ids = checkout.identify({*reads, *linked})
+    for path in reads:
+        if os.stat(checkout.root / path).st_ctime_ns >= started:
+            ids[path] = None  # read before or after it changed: not known
     metadata_files = {path: ids[path] or "" for path in reads if profile.is_metadata(path)}
     watched = sorted({*VARIABLES, *profile.variables, *result["variables"]} - HARMLESS)
     values = {name: environ[name] for name in watched if name in environ and name != "TORCH_CUDA_ARCH_LIST"}
@@ -78,6 +85,8 @@ def configure(
             globs=tuple(result["globs"]),
             listings={folder: tuple(names) for folder, names in result["listings"].items()},
             generated=tuple(result["writes"]),
+            asked=result["asked"],
+            linked={path: ids[path] or "" for path in linked},
         ),
         units=units,
         steps=steps,
@@ -85,7 +94,11 @@ def configure(
         metadata_files=metadata_files,
         source_root=_source_root(result["package_dir"]),
         submodules={path: module.commit for path, module in checkout.submodules.items()},
-        origin={"commit": checkout.commit or "", "outputs": json.dumps(result["outputs"])},
+        origin={
+            "commit": checkout.commit or "",
+            "outputs": json.dumps(result["outputs"]),
+            "cwd": _common_cwd(result["commands"], checkout.root),
+        },
     )
     shutil.rmtree(scratch, ignore_errors=True)
     return manifest
@@ -100,7 +113,8 @@ def _drive(checkout: Checkout, environment: Environment, scratch: Path, environ:
         "ninja": str(scratch / "ninja.jsonl"),
         "metadata": str(scratch / "metadata"),
     }
-    (scratch / "request.json").write_text(json.dumps(request))
+    orphans.end("XFDEV_NINJA_LOG", request["ninja"])
+    write_json(scratch / "request.json", request)
     done = run.capture(
         [environment.interpreter, RESOURCES / "capture" / "driver.py", scratch / "request.json"],
         cwd=checkout.root,
@@ -111,17 +125,57 @@ def _drive(checkout: Checkout, environment: Environment, scratch: Path, environ:
     if done.ok and isinstance(result, dict):
         return result
     said = (done.stdout + done.stderr).strip()
+    check_space(said, str(checkout.root))
     last = [line for line in said.splitlines() if line.strip() and not line.startswith(" ")]
+    ending = f"it ended with exit status {done.returncode}" + ("" if done.returncode else ", before setup() was done")
     raise ConfigureFailed(
-        f"the project's build script failed: {last[-1] if last else f'exit status {done.returncode}'}",
-        why="it runs as setup.py build_ext does, in this environment",
-        hint="xfdev build --verbose shows all it said",
+        f"the project's build script failed: {_where(said, checkout.root)}{last[-1] if last else ending}",
+        why=f"it runs as setup.py build_ext does, in this environment; {ending}",
+        hint="the same command with --verbose shows all it said",
         details=said,
     )
 
 
-def _commands(recorded: Sequence[Mapping[str, Any]], places: Places) -> tuple[tuple[Unit, ...], tuple[Step, ...]]:
-    units, steps = [], []
+def _where(said: str, root: Path) -> str:
+    """``setup.py:12: ``, the deepest line of the project's own in the last traceback of *said*; else nothing."""
+    traceback = said.rpartition("Traceback (most recent call last)")[2]
+    named = re.findall(r'^ +File "([^"\n]+)", line (\d+)', traceback, re.MULTILINE)
+    for name, line in reversed(named):
+        path = os.path.normpath(os.path.join(root, name))
+        if shadows.is_source_path(path, str(root)):
+            return f"{os.path.relpath(path, root)}:{line}: "
+    return ""
+
+
+def _common_cwd(recorded: Sequence[Mapping[str, Any]], root: Path) -> str:
+    """``.`` where all commands are meant to run in the checkout's own folder (distutils), else empty (ninja)."""
+    return "." if all(command["cwd"] == str(root) for command in recorded) else ""
+
+
+def _link_inputs(steps: Sequence[Step], places: Places, environ: Mapping[str, str]) -> list[str]:
+    """Files of the checkout that link commands name, or that ``-l`` may find there; not all of them need exist."""
+    found: dict[str, None] = {}
+    for step in steps:
+        argv = [places.concrete(word) for word in step.argv]
+        folders = [word[2:] for word in argv if word.startswith("-L") and len(word) > 2]
+        folders += environ.get("LIBRARY_PATH", "").split(":")
+        for word in argv[1:]:
+            named = [part for part in re.split(r"[,=]", word) if os.path.isfile(part)]
+            if word.startswith("-l"):
+                named += [os.path.join(d, f"lib{word[2:]}{suffix}") for d in folders for suffix in (".so", ".a")]
+            for path in named:
+                if shadows.is_source_path(path, places.checkout):
+                    found[os.path.relpath(path, places.checkout)] = None
+    return list(found)
+
+
+def _commands(
+    recorded: Sequence[Mapping[str, Any]], places: Places, environ: Mapping[str, str]
+) -> tuple[tuple[Unit, ...], tuple[Step, ...]]:
+    units: list[Unit] = []
+    steps: list[Step] = []
+    objects: dict[str, str] = {}  # as the script names them -> as they are named here
+    commands: dict[str, list[str]] = {}
     build = f"{places.checkout}/{BUILD}"
     for command in recorded:
         cwd = command["cwd"]
@@ -134,7 +188,21 @@ def _commands(recorded: Sequence[Mapping[str, Any]], places: Places) -> tuple[tu
             source = command.get("source") or _source(argv)
             if places.checkout + "/" in source:
                 source = os.path.relpath(source, places.checkout)
-            search = shadows.search_path(argv, cwd)
+            if commands.get(output) == argv:
+                continue  # two libraries have this object in common
+            if output in commands:
+                # Compiled again, otherwise, for the next library: here all is compiled first, then linked.
+                stem, suffix = os.path.splitext(output)
+                objects[output] = f"{stem}.{len(units)}{suffix}"
+                commands[output] = argv
+                argv = [word.replace(output, objects[output]) for word in argv]
+                relative = os.path.relpath(objects[output], build)
+            else:
+                commands[output] = argv
+            given = [path for name in INCLUDE_FOLDERS if name in environ for path in environ[name].split(":")]
+            given = [os.path.normpath(os.path.join(cwd, path)) for path in given]
+            # Between the others: what lies there may shadow, and be shadowed.
+            search = [*given, *shadows.search_path(argv, cwd), *given]
             units.append(
                 Unit(
                     source=places.abstract(source),
@@ -144,7 +212,7 @@ def _commands(recorded: Sequence[Mapping[str, Any]], places: Places) -> tuple[tu
                 )
             )
         else:
-            steps.append(Step(tuple(places.abstract(word) for word in argv), relative))
+            steps.append(Step(tuple(places.abstract(objects.get(word, word)) for word in argv), relative))
     return tuple(units), tuple(steps)
 
 

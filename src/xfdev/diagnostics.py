@@ -41,6 +41,13 @@ def first_error(log: str) -> str:
     return "\n".join(line if len(line) <= _WIDTH else line[:_WIDTH] + " ..." for line in chosen)
 
 
+def first_link_error(log: str) -> str:
+    """The first line in a linker's *log* that is no warning, and says more than that it failed."""
+    lines = [line.strip() for line in _COLOUR.sub("", log).splitlines() if line.strip()]
+    telling = [line for line in lines if "warning:" not in line and not line.startswith("collect2:")]
+    return (telling or lines or [""])[0][:_WIDTH]
+
+
 def killed_for_memory(returncode: int, log: str) -> bool:
     """Whether a compiler that ended with *returncode* (negative: minus the signal) had too little memory.
 

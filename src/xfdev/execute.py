@@ -17,7 +17,7 @@ from xfdev.children import Child, Children, signals_held
 from xfdev.console import size
 from xfdev.diagnostics import first_error, how_it_ended, killed_for_memory
 from xfdev.errors import CompileFailed, OutOfMemory, XfdevError
-from xfdev.files import explained
+from xfdev.files import explained, full_disk
 from xfdev.schedule import CPP_PEAK, NVCC_PEAK, Claim, Job, choose, expected_peak, longest_first
 
 __all__ = ["CPP_PEAK", "NVCC_PEAK", "Job", "Outcome", "run_jobs"]
@@ -195,7 +195,7 @@ class _Run:
         program = Path(job.argv[0]).name
         said = first_error(log)
         ending = how_it_ended(status) if status else f"exit status 0, but {job.output} was not written"
-        return CompileFailed(
+        return full_disk(log, str((self.cwd / job.output).parent)) or CompileFailed(
             f"{job.name} does not compile" + (f":\n{said}" if said else f"; {program} said nothing"),
             why=f"{program} ended with {ending}",
             hint=self.hint(job),

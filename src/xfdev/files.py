@@ -28,13 +28,33 @@ def explained(what: str) -> Iterator[None]:
         raise named from error
 
 
+def full_disk(said: str, what: str) -> DiskFull | None:
+    """The error where another program *said* that it found no space left while it worked on *what*."""
+    for line in said.splitlines():
+        if "No space left on device" in line or "Disk quota exceeded" in line:
+            return _disk_full(what, line.strip(), said)
+    return None
+
+
+def check_space(said: str, what: str) -> None:
+    """Raise DiskFull where another program *said* that it found no space left while it worked on *what*."""
+    error = full_disk(said, what)
+    if error is not None:
+        raise error
+
+
+def _disk_full(what: str, why: str = "", details: str = "") -> DiskFull:
+    return DiskFull(
+        f"no space left while writing {what}",
+        why=why or "the disk, or your quota, is full; an environment with CUDA alone takes 5 to 8 GB",
+        hint="df -h shows which disk; free some (xfdev bundle prune --max-age 30d), then run the same command again",
+        details=details,
+    )
+
+
 def _explain(what: str, error: OSError) -> XfdevError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            f"no space left while writing {what}",
-            why="environments with CUDA take 5 to 8 GB, and every store and cache shares the disk",
-            hint="free some space (xfdev bundle prune, ccache --cleanup) and run the same command again",
-        )
+        return _disk_full(what)
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ReadOnlyCheckout(
             f"{what} cannot be written: {error.strerror or error}",
@@ -102,15 +122,12 @@ def locked(path: Path, what: str, *, wait: float) -> Iterator[None]:
 
     Raises Busy after *wait* seconds.
     """
-    with explained(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + wait
+    handle = _open_lock(path)
     try:
-        deadline = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise Busy(
@@ -119,6 +136,25 @@ def locked(path: Path, what: str, *, wait: float) -> Iterator[None]:
                         hint="wait for it to finish, or stop it, and run the same command again",
                     ) from None
                 time.sleep(0.05)
+                continue
+            if _is_at(handle, path):
+                break
+            # Its holder removed the file before letting go; others lock the new one.
+            os.close(handle)
+            handle = _open_lock(path)
         yield
     finally:
         os.close(handle)
+
+
+def _open_lock(path: Path) -> int:
+    with explained(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -18,14 +18,16 @@ class Changes:
     """Differences between a manifest and a checkout. All empty: the native inputs are those of the manifest.
 
     ``units`` maps the source of each affected unit to the reasons; ``sources`` are files that build scripts look for
-    by pattern and that came or went; ``scripts`` what the build scripts themselves depend on; ``metadata`` files that
-    concern packaging only.
+    by pattern and that came or went, and what the linker reads; ``scripts`` what the build scripts themselves depend
+    on; ``metadata`` files that concern packaging only.
     """
 
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
+    remake: bool = False
+    """Whether a file that the build script makes is not there, or not what the script made."""
 
     @property
     def native(self) -> bool:
@@ -39,7 +41,8 @@ def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
         for path, module in checkout.submodules.items()
         if module.clean and manifest.submodules.get(path) == module.commit
     }
-    wanted = {**manifest.files, **manifest.scripts.files, **manifest.metadata_files}
+    linked = manifest.scripts.linked
+    wanted = {**linked, **manifest.files, **manifest.scripts.files, **manifest.metadata_files}
     paths = [path for path in wanted if not _below(path, unmoved)]
     now = checkout.identify(paths)
     generated = set(manifest.scripts.generated)
@@ -48,16 +51,20 @@ def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
         # Several ids: a release's sdist has that file in another form than its checkout.
         if now[path] in wanted[path].split("|") or (now[path] is None and path in generated):
             continue
+        if now[path] is None and linked.get(path) == "":  # still not there
+            continue
         changed[path] = _reason(path, now[path], checkout)
     if manifest.kind == "release":
         return _compare_release(manifest, checkout, changed, unmoved)
     came, went = _listing(manifest, checkout, unmoved)
     scripts = [changed[path] for path in manifest.scripts.files if path in changed]
     scripts += _listings(manifest, checkout, unmoved)
+    scripts += _asked(manifest, checkout, unmoved)
     sources = _globs(manifest, checkout, unmoved) if came or went or _unlisted(manifest) else []
+    sources += [changed[path] for path in linked if path in changed]
     units = {}
     for unit in manifest.units:
-        reasons = _unit_reasons(unit, manifest, changed, came, places)
+        reasons = _unit_reasons(unit, manifest, changed, came, went, places)
         if reasons:
             units[unit.source] = tuple(dict.fromkeys(reasons))
     return Changes(
@@ -65,7 +72,14 @@ def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
         sources=tuple(sources),
         scripts=tuple(scripts),
         metadata=tuple(changed[path] for path in manifest.metadata_files if path in changed),
+        remake=any(path in changed or not (checkout.root / path).exists() for path in generated),
     )
+
+
+def readers(manifest: Manifest, paths: Iterable[str]) -> set[str]:
+    """The sources of the units that read one of *paths*, whose contents are not those the units were made from."""
+    differ = {path for path in paths if path in manifest.files}
+    return {unit.source for unit in manifest.units if differ.intersection(unit.inputs or ())}
 
 
 def _reason(path: str, now: str | None, checkout: Checkout) -> str:
@@ -84,13 +98,22 @@ def _below(path: str, folders: Iterable[str]) -> bool:
 def _listing(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> tuple[list[str], list[str]]:
     """Files below the manifest's roots that are new, and that are gone."""
     root = str(checkout.root)
-    found = shadows.files_below(os.path.join(root, folder) for folder in manifest.roots if folder not in unmoved)
-    prefix = len(root) + 1
-    now = {os.path.normpath(path)[prefix:] for path in found}
+    now = set(listed(root, (folder for folder in manifest.roots if folder not in unmoved)))
     then = set(manifest.listing)
     came = [path for path in now - then if not _below(path, unmoved)]
     went = [path for path in then - now if not _below(path, unmoved)]
     return sorted(came), sorted(went)
+
+
+#: Links between folders can make a tree endless. What is beyond this many files is not compared.
+MOST_FILES = 200_000
+
+
+def listed(root: str, folders: Iterable[str]) -> list[str]:
+    """Every name below *folders* at which a compiler or a pattern could find a file, links to folders followed;
+    both are relative to *root*."""
+    top = [os.path.normpath(os.path.join(root, folder)) for folder in folders]
+    return [path[len(root) + 1 :] for path in shadows.files_below(top, follow=True, limit=MOST_FILES)]
 
 
 def _unlisted(manifest: Manifest) -> bool:
@@ -133,8 +156,18 @@ def _listings(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list
     return reasons
 
 
+def _asked(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list[str]:
+    return [
+        f"{path} came or went"
+        for path, there in manifest.scripts.asked.items()
+        if not _below(path, unmoved)
+        and path not in manifest.scripts.generated
+        and (checkout.root / path).exists() != there
+    ]
+
+
 def _unit_reasons(
-    unit: Unit, manifest: Manifest, changed: Mapping[str, str], came: list[str], places: Places
+    unit: Unit, manifest: Manifest, changed: Mapping[str, str], came: list[str], went: list[str], places: Places
 ) -> list[str]:
     if unit.inputs is None:
         return ["not compiled yet"]
@@ -144,6 +177,8 @@ def _unit_reasons(
     for path, content in unit.external.items():
         if file_id(places.concrete(path)) != content:
             reasons.append(f"{places.concrete(path)} changed")
+    # Not read, but what __has_include asked for may have been found there.
+    reasons += [f"{path} is gone, and may have been asked for" for path in sorted({*went}.intersection(unit.beside))]
     new = [path for path in came if path not in unit.beside]
     if new:
         root = places.checkout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from xfdev.bundle import Manifest, Output
 from xfdev.checkout import Checkout
 from xfdev.console import console
 from xfdev.errors import BadBundle
-from xfdev.files import explained, read_json, temporary, write_atomic, write_json
+from xfdev.files import explained, locked, read_json, temporary, write_atomic, write_json
 from xfdev.venv import Environment
 
 STATE = ".xfdev"
@@ -52,7 +53,12 @@ def place_outputs(
     """
     staged: list[tuple[Path, Path, Output]] = []
     placed: dict[str, dict[str, Any]] = {}
+    # Where git and compilers do not look: a run that is killed leaves its copies there, and the next removes them.
+    folder = state_folder(checkout.root) / "placing"
+    shutil.rmtree(folder, ignore_errors=True)
     try:
+        with explained(str(folder)):
+            folder.mkdir()
         for name, output in manifest.outputs.items():
             target = checkout.root / output.place
             if checkout.tracked(output.place):
@@ -60,13 +66,17 @@ def place_outputs(
                 continue
             with explained(str(target)):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                staged.append((_stage(source(name), target, output, label), target, output))
-        for temporary, target, output in staged:
-            os.replace(temporary, target)
+                # A copy can be moved into its place in one step only within a file system.
+                near = folder if folder.stat().st_dev == target.parent.stat().st_dev else target.parent
+                staged.append((_stage(source(name), near / target.name, output, label), target, output))
+        for copy, target, output in staged:
+            with explained(str(target)):
+                os.replace(copy, target)
             placed[output.place] = {"sha256": output.sha256, "identity": identity(target)}
     finally:
-        for temporary, _, _ in staged:
-            temporary.unlink(missing_ok=True)
+        for copy, _, _ in staged:
+            copy.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return placed
 
 
@@ -98,6 +108,16 @@ def outputs_intact(root: Path, linked: Mapping[str, Any]) -> bool:
     """Whether the outputs in the checkout are still the ones that were linked."""
     places = linked.get("outputs", {})
     return bool(places) and all(identity(root / place) == entry["identity"] for place, entry in places.items())
+
+
+def disturbed(root: Path, linked: Mapping[str, Any]) -> list[str]:
+    """Outputs that were linked and are no longer what they were, by place."""
+    problems = []
+    for place, entry in linked.get("outputs", {}).items():
+        if identity(root / place) != entry["identity"]:
+            there = (root / place).exists()
+            problems.append(f"{place} " + ("was replaced by another build" if there else "is gone") + ": xfdev link")
+    return problems
 
 
 def read_linked(root: Path) -> dict[str, Any] | None:
@@ -170,6 +190,7 @@ def installed(environment: Environment, manifest: Manifest, root: Path) -> bool:
         return (
             (info / "METADATA").read_text() == manifest.metadata["METADATA"]
             and pth.read_text().strip() == str(root / manifest.source_root).rstrip("/")
+            and (info / "RECORD").exists()  # it is written last, and pip needs it to uninstall
             and len(distributions(environment, manifest)) == 1
         )
     except (OSError, KeyError):
@@ -198,7 +219,13 @@ def install(environment: Environment, manifest: Manifest, root: Path, environ: M
         raise BadBundle("the bundle has no packaging metadata", hint="xfdev build makes it from the checkout")
     if installed(environment, manifest, root):
         return
-    uninstall(environment, manifest, environ)
+    # Checkouts may share an environment: the last one has it, but never half of each.
+    with locked(environment.tools / "lock", str(environment.prefix), wait=60.0):
+        uninstall(environment, manifest, environ)
+        _install(environment, manifest, root)
+
+
+def _install(environment: Environment, manifest: Manifest, root: Path) -> None:
     import io
     import zipfile
 
@@ -226,8 +253,17 @@ def install(environment: Environment, manifest: Manifest, root: Path, environ: M
 
 
 def uninstall(environment: Environment, manifest: Manifest, environ: Mapping[str, str]) -> None:
-    """Remove every install of the project from the environment, with pip."""
-    if not distributions(environment, manifest):
+    """Remove every install of the project from the environment: our own at once, others with pip (which takes a
+    second to start)."""
+    for info in distributions(environment, manifest):
+        # What a killed install left: pip refuses to uninstall that.
+        if not (info / "RECORD").exists() or not (info / "METADATA").exists():
+            with explained(str(info)):
+                (info.parent / f"__editable__.{info.name.removesuffix('.dist-info')}.pth").unlink(missing_ok=True)
+                shutil.rmtree(info)
+    found = distributions(environment, manifest)
+    foreign = [info for info in found if not _remove_own(environment, info)]
+    if not foreign:
         return
     import sys
 
@@ -237,3 +273,19 @@ def uninstall(environment: Environment, manifest: Manifest, environ: Mapping[str
     pip = [sys.executable, "-m", "pip", "--python", str(environment.interpreter), "--disable-pip-version-check"]
     run.capture([*pip, "uninstall", "-q", "-y", name], env=environ)
     console.debug(f"removed the earlier install of {name}")
+
+
+def _remove_own(environment: Environment, info: Path) -> bool:
+    """Remove an install that ``install`` made, by its RECORD; whether *info* was one."""
+    try:
+        if (info / "INSTALLER").read_text().strip() != "xfdev":
+            return False
+        names = [line.rsplit(",", 2)[0] for line in (info / "RECORD").read_text().splitlines()]
+    except OSError:
+        return False
+    site = environment.site_packages
+    for name in names:
+        if not name.startswith("/") and ".." not in name.split("/"):
+            (site / name).unlink(missing_ok=True)
+    shutil.rmtree(info)
+    return True

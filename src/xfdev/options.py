@@ -6,8 +6,7 @@ A value is looked for on the command line, then in the environment (``XFDEV_<NAM
 
 from __future__ import annotations
 
-import ast
-import inspect
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -22,30 +21,32 @@ else:
 
 from xfdev.errors import UsageError
 
+COMMAND_LINE = "command line"
+
+
+def _option(text: str) -> Any:
+    """A field whose documentation goes with it, cheaply at hand: ``--help`` is built at every start."""
+    return field(default=None, metadata={"text": text})
+
 
 @dataclass(frozen=True)
 class Options:
-    """What can be set. The text under each field is its documentation, everywhere."""
+    """What can be set."""
 
-    arch: str | None = None
-    """CUDA archs to compile for, as TORCH_CUDA_ARCH_LIST takes them: '9.0', '8.0;9.0a', '8.6+PTX'.
-    Default: TORCH_CUDA_ARCH_LIST, else what the environment was made for, else the GPUs of this machine."""
-
-    toolchain: str | None = None
-    """The toolchain to make an environment of: a name from toolchains.toml (cu128, cu130, cpu, ...).
-    Default: the one that reuses most."""
-
-    venv: str | None = None
-    """The environment's folder. Default: .venv in the checkout."""
-
-    python: str | None = None
-    """The Python to make a new environment with. Default: the one that runs xfdev."""
-
-    cache: str | None = None
-    """The folder for bundles and compiler caches. Default: $XDG_CACHE_HOME/xfdev or ~/.cache/xfdev."""
-
-    jobs: int | None = None
-    """At most this many compiles at once. Default: as many as CPUs and free memory allow."""
+    arch: str | None = _option(
+        "CUDA archs to compile for, as TORCH_CUDA_ARCH_LIST takes them: '9.0', '8.0;9.0a', '8.6+PTX'. Default: "
+        "TORCH_CUDA_ARCH_LIST, else what the environment was made for, else the GPUs of this machine."
+    )
+    toolchain: str | None = _option(
+        "The toolchain to make an environment of: a name from toolchains.toml (cu128, cu130, cpu, ...). Default: the "
+        "one that reuses most."
+    )
+    venv: str | None = _option("The environment's folder. Default: .venv in the checkout.")
+    python: str | None = _option("The Python to make a new environment with. Default: the one that runs xfdev.")
+    cache: str | None = _option(
+        "The folder for bundles and compiler caches. Default: $XDG_CACHE_HOME/xfdev or ~/.cache/xfdev."
+    )
+    jobs: int | None = _option("At most this many compiles at once. Default: as many as CPUs and free memory allow.")
 
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -53,25 +54,19 @@ class Options:
         """Where the value of an option came from, for messages."""
         return self.sources.get(name, "default")
 
+    def command_line(self, *names: str) -> str:
+        """Those of *names* that were given on the command line, as they have to be given again."""
+        given = [name for name in names if self.source(name) == COMMAND_LINE]
+        return "".join(f" --{name} {shlex.quote(str(getattr(self, name)))}" for name in given)
+
 
 def names() -> list[str]:
     return [entry.name for entry in fields(Options) if entry.name != "sources"]
 
 
 def documentation() -> dict[str, str]:
-    """The text under each option's field."""
-    tree = ast.parse(inspect.getsource(Options)).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, str] = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            found[statement.target.id] = inspect.cleandoc(str(following.value.value))
-    return found
+    """What each option is for."""
+    return {entry.name: entry.metadata["text"] for entry in fields(Options) if "text" in entry.metadata}
 
 
 def resolve(cli: Mapping[str, Any], environ: Mapping[str, str], files: list[Path]) -> Options:
@@ -79,7 +74,7 @@ def resolve(cli: Mapping[str, Any], environ: Mapping[str, str], files: list[Path
 
     Raises UsageError naming every value that is wrong and where it stands.
     """
-    layers: list[tuple[str, Mapping[str, Any]]] = [("command line", {k: v for k, v in cli.items() if v is not None})]
+    layers: list[tuple[str, Mapping[str, Any]]] = [(COMMAND_LINE, {k: v for k, v in cli.items() if v is not None})]
     layers.append((
         "environment",
         {name: environ[f"XFDEV_{name.upper()}"] for name in names() if environ.get(f"XFDEV_{name.upper()}")},

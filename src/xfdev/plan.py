@@ -144,10 +144,11 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in public.split(".") if part.isdigit())
 
 
-def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int) -> Plan:
+def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int, recipe: Manifest | None = None) -> Plan:
     """The nearest candidate that serves: one to link as it is, else the one with the least to compile.
 
-    *compiles*: whether this environment has the compilers that the candidates' units need.
+    *compiles*: whether this environment has the compilers that the candidates' units need; *recipe*: what the build
+    script told last, for the size of a full compile.
     """
     refused: list[Refusal] = []
     partial: list[Plan] = []
@@ -176,13 +177,13 @@ def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int) -> Pla
                 reasons=(*changes.sources, *_flat(changes.units)),
                 seconds=seconds + (candidate.manifest.link_seconds or 1.0),
                 peak=peak,
-                reconfigure=bool(changes.sources) or not candidate.manifest.units,
+                reconfigure=bool(changes.sources) or changes.remake or not candidate.manifest.units,
             )
         )
     if partial:
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
         return _with_refused(best, refused)
-    return _full(candidates, refused, cpus)
+    return _full(candidates, refused, cpus, recipe)
 
 
 def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
@@ -191,9 +192,9 @@ def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
     return replace(plan, refused=tuple(refused))
 
 
-def _full(candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int) -> Plan:
+def _full(candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int, recipe: Manifest | None) -> Plan:
     # Any recipe of this project tells how much there is to compile, if not exactly what.
-    known = next((c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units), None)
+    known = next((c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units), recipe)
     reasons = tuple(dict.fromkeys(f"{entry.label}: {entry.reasons[0]}" for entry in refused if entry.reasons))
     if known is None:
         return Plan("full", None, reasons=reasons or ("nothing was compiled for it yet",), refused=tuple(refused),

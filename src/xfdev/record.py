@@ -11,13 +11,14 @@ from pathlib import Path
 from xfdev import shadows
 from xfdev.bundle import Manifest, Places, Unit
 from xfdev.checkout import Checkout, file_id
+from xfdev.inputs import MOST_FILES, listed
 from xfdev.workspace import BUILD, TEMP
 
 #: Folders whose contents the toolchain's facts (host compiler, glibc) stand for.
 SYSTEM = ("/usr/include/", "/usr/lib/", "/usr/lib64/", "/usr/share/")
 
 
-def inputs_of(unit: Unit, checkout: Checkout, places: Places, listing: Iterable[str]) -> tuple[Unit, list[str]]:
+def inputs_of(unit: Unit, places: Places, listing: Iterable[str]) -> tuple[Unit, list[str]]:
     """*unit* with what it read, and the names of headers it found outside the checkout.
 
     *listing* are the absolute files that could shadow a header. A unit whose dependency file is missing or empty
@@ -45,7 +46,7 @@ def inputs_of(unit: Unit, checkout: Checkout, places: Places, listing: Iterable[
             external[places.abstract(path)] = file_id(path) or ""
     recorded = replace(
         unit,
-        inputs=tuple(sorted(os.path.relpath(path, root) for path in own)),
+        inputs=tuple(sorted({os.path.relpath(path, root) for path in [*own, *_embedded(own, scanned, listing)]})),
         external=external,
         probes=tuple(sorted(scanned.probes)),
         exact=tuple(sorted(os.path.relpath(p, root) for p in scanned.exact if shadows.in_folder(p, root))),
@@ -55,12 +56,16 @@ def inputs_of(unit: Unit, checkout: Checkout, places: Places, listing: Iterable[
     return recorded, names
 
 
+def _embedded(own: Iterable[str], scanned: shadows.Scan, listing: Iterable[str]) -> Iterable[str]:
+    """What ``.incbin`` may have read, which no dependency file tells: any of the files that could be."""
+    if scanned.opaque and any(b".incbin" in Path(path).read_bytes() for path in own if os.path.isfile(path)):
+        return [path for path in listing if not path.endswith(os.sep)]
+    return ()
+
+
 def _spellings(path: str, folders: Iterable[str]) -> list[str]:
     found = [path[len(folder) + 1 :] for folder in folders if shadows.in_folder(path, folder)]
-    if not found:
-        parts = path.split(os.sep)
-        found = [os.sep.join(parts[-count:]) for count in (1, 2, 3)]
-    return found
+    return found or shadows.names_of_system(path)
 
 
 def complete(
@@ -69,19 +74,25 @@ def complete(
     checkout: Checkout,
     places: Places,
     started_ns: int,
+    before: Mapping[str, str],
 ) -> Manifest:
     """*manifest* with the inputs of all units whose objects are there, after a compile.
 
     *compiled* maps a unit's object to seconds and peak bytes of its compile, both None where it came from a cache.
     *started_ns* is a time stamp of the checkout's file system from before the first compiler started: a file that
-    changed since may have been read in either state, so the units that read it count as not compiled.
+    changed since may have been read in either state, so the units that read it count as not compiled. *before* are
+    the files that the other units were made from: should one be another now, its units are compiled next time.
     """
     root = places.checkout
     roots: set[str] = set(manifest.roots)
     for unit in manifest.units:
         roots.update(_roots(unit, places))
-    top = [os.path.join(root, folder) for folder in _topmost(roots)]
-    listing = shadows.files_below(top)
+    names_found = listed(root, _topmost(roots))
+    endless = len(names_found) >= MOST_FILES
+    # What came while compilers ran may have come too late for them: it counts as new next time.
+    settled = _Settled(root, started_ns)
+    names_found = [path for path in names_found if settled(path)]
+    listing = [os.path.join(root, path) for path in names_found]
     names: set[str] = set(manifest.names)
     units = []
     for unit in manifest.units:
@@ -89,7 +100,7 @@ def complete(
             units.append(unit)
             continue
         seconds, peak = compiled[unit.object]
-        recorded, outside = inputs_of(unit, checkout, places, listing)
+        recorded, outside = inputs_of(unit, places, listing)
         names.update(outside)
         recorded = replace(
             recorded,
@@ -99,16 +110,33 @@ def complete(
         )
         units.append(recorded)
     paths = sorted({path for unit in units for path in unit.inputs or ()})
-    ids = checkout.identify(paths)
-    moving = {path for path in paths if _changed_since(os.path.join(root, path), started_ns)}
-    units = [replace(unit, inputs=None) if moving.intersection(unit.inputs or ()) else unit for unit in units]
+    now = checkout.anew()  # not what it said before the build script and the compilers ran
+    ids = now.identify(paths)
+    # What is not checked out stands for its commit, as it did when its files were read.
+    absent = tuple(
+        f"{path}/"
+        for path, module in now.submodules.items()
+        if module.head is None and module.clean and manifest.submodules.get(path) == module.commit
+    )
+    ids.update((path, before.get(path)) for path in paths if path.startswith(absent))
+    moving = {
+        path for path in paths if not path.startswith(absent) and _changed_since(os.path.join(root, path), started_ns)
+    }
+    other = {path for path in paths if ids[path] != before.get(path)}
+    units = [
+        replace(unit, inputs=None)
+        if endless or (moving if unit.object in compiled else moving | other).intersection(unit.inputs or ())
+        else unit
+        for unit in units
+    ]
     return replace(
         manifest,
         units=tuple(units),
         names=tuple(sorted(names)),
+        submodules={path: module.commit for path, module in now.submodules.items() if module.clean},
         files={path: ids[path] or "" for path in paths if path not in moving},
         roots=tuple(_topmost(roots)),
-        listing=tuple(sorted(os.path.relpath(path, root) for path in listing)),
+        listing=tuple(sorted(names_found)),
     )
 
 
@@ -139,8 +167,33 @@ def object_digest(places: Places, name: str) -> str | None:
 
 
 def _changed_since(path: str, started_ns: int) -> bool:
+    """By ctime, which only the kernel sets; the time that a file shows may be one of its own, in the future even."""
     try:
-        stat = os.stat(path)
+        return os.stat(path).st_ctime_ns >= started_ns
     except OSError:
         return True
-    return max(stat.st_mtime_ns, stat.st_ctime_ns) >= started_ns
+
+
+class _Settled:
+    """Whether a name lay where it lies before a point in time: neither it nor a folder above it changed since."""
+
+    def __init__(self, root: str, started_ns: int) -> None:
+        self._root = root
+        self._started = started_ns
+        self._folders: dict[str, bool] = {"": True}  # the checkout's own folder changes with every lock file
+
+    def __call__(self, path: str) -> bool:
+        full = os.path.join(self._root, path.rstrip(os.sep))
+        try:
+            own = os.lstat(full).st_ctime_ns
+        except OSError:
+            return False
+        return own < self._started and self._folder(os.path.dirname(path.rstrip(os.sep)))
+
+    def _folder(self, path: str) -> bool:
+        known = self._folders.get(path)
+        if known is None:
+            full = os.path.join(self._root, path)
+            known = self._folder(os.path.dirname(path)) and not _changed_since(full, self._started)
+            self._folders[path] = known = known and os.lstat(full).st_ctime_ns < self._started
+        return known

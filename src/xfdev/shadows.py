@@ -12,9 +12,12 @@ Everything here errs on the side of naming a file that changes nothing.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing these takes longer than all that the launcher does
+    from collections.abc import Iterable, Sequence
+    from typing import NamedTuple
 
 #: Folders of a checkout in which no compiler looks for a header of the project.
 NOT_SOURCES = frozenset({".git", ".venv", ".xfdev", "__pycache__", ".hypothesis", "node_modules"})
@@ -29,24 +32,32 @@ _INCLUDE_FLAGS = (
     "-imacros",
     "--system-include",
 )
-_PROBE = re.compile(rb'__has_include(?:_next)?\s*\(\s*(?:["<]([^">\n]+)[">]|([A-Za-z_]))')
-_PARENT = re.compile(rb'^[ \t]*#[ \t]*include(?:_next)?[ \t]*["<]([^">\n]*\.\.[^">\n]*)[">]', re.MULTILINE)
+_SEARCHED = {"-iquote": 0, "-isystem": 2, "--system-include": 2, "-idirafter": 3}  # the others: 1
+_PROBE = rb'__has_include(?:_next)?\s*\(\s*(?:["<]([^">\n]+)[">])?'
+_PARENT = rb'(?m)^[ \t]*#[ \t]*(?:include(?:_next)?|import|define[^"<\n]*)[ \t]*["<]([^">\n]*\.\.[^">\n]*)[">]'
 
+if TYPE_CHECKING:
 
-class Scan(NamedTuple):
-    """What the text of a unit's files says beyond its dependency file."""
+    class Scan(NamedTuple):
+        """What the text of a unit's files says beyond its dependency file."""
 
-    probes: frozenset[str]
-    """Names that ``__has_include`` asks for."""
-    exact: frozenset[str]
-    """Paths at which an ``#include "../x.h"`` would have found a file."""
-    opaque: bool
-    """Whether something is read that no dependency file lists (``.incbin``) or that cannot be told from the text."""
+        probes: frozenset[str]
+        """Names that ``__has_include`` asks for."""
+        exact: frozenset[str]
+        """Paths at which an ``#include "../x.h"`` would have found a file."""
+        opaque: bool
+        """Whether something is read that no dependency file lists (``.incbin``), or cannot be told from the text."""
+
+else:
+    Scan = namedtuple("Scan", "probes exact opaque")
 
 
 def search_path(argv: Sequence[str], cwd: str) -> list[str]:
-    """The include folders of a compiler command in the order they are given, absolute."""
-    found = []
+    """The include folders of a compiler command in the order they are searched, absolute.
+
+    One that is given twice stands there twice: which of the two counts depends on the compiler.
+    """
+    found: list[list[str]] = [[], [], [], []]
     words = iter(argv)
     for word in words:
         for flag in _INCLUDE_FLAGS:
@@ -57,9 +68,9 @@ def search_path(argv: Sequence[str], cwd: str) -> list[str]:
             else:
                 continue
             if flag not in ("-include", "-imacros"):
-                found.append(os.path.normpath(os.path.join(cwd, value)))
+                found[_SEARCHED.get(flag, 1)].append(os.path.normpath(os.path.join(cwd, value)))
             break
-    return list(dict.fromkeys(found))
+    return [folder for group in found for folder in dict.fromkeys(group)]
 
 
 def parse_depfile(text: str, cwd: str) -> list[str]:
@@ -109,26 +120,35 @@ def scan(paths: Iterable[str], folders: Sequence[str]) -> Scan:
         except OSError:
             continue
         if b"__has_include" in text:
-            for literal, computed in _PROBE.findall(text):
-                if literal:
-                    probes.add(os.fsdecode(literal))
-                elif computed:
-                    opaque = True
+            for literal in _findall(_PROBE, text):
+                probes.add(os.fsdecode(literal))
+                opaque = opaque or not literal
         if b".incbin" in text or b"#embed" in text:
             opaque = True
         if b".." in text:
-            for literal in _PARENT.findall(text):
+            for literal in _findall(_PARENT, text):
                 name = os.fsdecode(literal)
                 exact.update(
                     os.path.normpath(os.path.join(folder, name)) for folder in (os.path.dirname(path), *folders)
                 )
-    return Scan(frozenset(probes), frozenset(exact), opaque)
+    return Scan(frozenset(probes - {""}), frozenset(exact), opaque)
+
+
+def _findall(pattern: bytes, text: bytes) -> list[bytes]:
+    import re
+
+    return re.findall(pattern, text)
 
 
 def roots(dependencies: Iterable[str], folders: Sequence[str], checkout: str) -> list[str]:
     """The folders of the checkout below which a file could shadow one of *dependencies*: as few as cover all."""
     places = {os.path.dirname(path) for path in dependencies if is_source_path(path, checkout)}
     places.update(folder for folder in folders if folder == checkout or is_source_path(folder, checkout))
+    return topmost(places)
+
+
+def topmost(places: Iterable[str]) -> list[str]:
+    """Those of *places* that lie below no other."""
     found: list[str] = []
     for place in sorted(places):
         if not any(place == root or in_folder(place, root) for root in found):
@@ -136,11 +156,16 @@ def roots(dependencies: Iterable[str], folders: Sequence[str], checkout: str) ->
     return found
 
 
-def files_below(folders: Iterable[str]) -> list[str]:
-    """Every file and every symbolic link below *folders*, absolute; links to folders are named, not followed."""
-    found = []
+def files_below(folders: Iterable[str], *, follow: bool = False, limit: int | None = None) -> list[str]:
+    """Every file and every symbolic link below *folders*, absolute; links to folders are named.
+
+    A link that leads nowhere (yet) has a separator at its end, so that it counts as another name than the file that
+    it may become. With *follow*, what lies behind links to folders is named too. The walk ends when *limit* files are
+    found (links that lead to each other have no other end).
+    """
+    found: list[str] = []
     stack = list(folders)
-    while stack:
+    while stack and (limit is None or len(found) < limit):
         try:
             entries = list(os.scandir(stack.pop()))
         except OSError:
@@ -150,8 +175,33 @@ def files_below(folders: Iterable[str]) -> list[str]:
                 if entry.name not in NOT_SOURCES:
                     stack.append(entry.path)
             else:
-                found.append(entry.path)
+                leads = not entry.is_symlink() or os.path.exists(entry.path)
+                found.append(entry.path if leads else entry.path + os.sep)
+                if follow and entry.is_symlink() and entry.is_dir() and not _leads_up(entry.path):
+                    stack.append(entry.path)
     return found
+
+
+def _leads_up(link: str) -> bool:
+    """Whether *link* leads to a folder that it lies in itself."""
+    target, place = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
+    return place == target or in_folder(place, target)
+
+
+def names_of_system(path: str) -> list[str]:
+    """How a header in one of the compiler's own folders, whose list is not at hand, may be spelled."""
+    parts = path.split(os.sep)
+    found = []
+    if path.startswith(("/usr/", "/opt/")) or "site-packages" in parts:
+        found = [
+            os.sep.join(parts[index + 1 :])
+            for index, part in enumerate(parts[:-1])
+            # The folders that gcc, clang and nvcc search by themselves: `g++ -E -v`, nvcc.profile.
+            if part in ("include", "include-fixed", "backward", "cccl")
+            or "-linux-gnu" in part
+            or parts[index - 1] == "c++"
+        ]
+    return found or [os.sep.join(parts[-count:]) for count in (1, 2, 3)]
 
 
 def find(
@@ -165,7 +215,7 @@ def find(
     including = {os.path.dirname(path) for path in dependencies}
     order = {folder: index for index, folder in reversed(list(enumerate(folders)))}
     last = len(folders)
-    names: dict[str, int] = dict.fromkeys(scanned.probes, last)
+    names: dict[str, int] = {os.path.normpath(name): last for name in scanned.probes}
     for path in dependencies:
         spelled = False
         for index, folder in enumerate(folders):
@@ -174,9 +224,7 @@ def find(
                 names[name] = max(names.get(name, 0), index)
                 spelled = True
         if not spelled:  # one of the compiler's own folders, whose list is not at hand
-            parts = path.split(os.sep)
-            for count in (1, 2, 3):
-                names[os.sep.join(parts[-count:])] = last
+            names.update(dict.fromkeys(names_of_system(path), last))
     found = []
     for path in candidates:
         if path in read:

@@ -33,10 +33,23 @@ HARMLESS = frozenset({
     "CUDA_HOME", "CUDA_PATH", "PYTORCH_NVCC", "VIRTUAL_ENV", "CI", "NO_COLOR", "PYTHONPATH", "VERBOSE", "NVCC_THREADS",
 })  # fmt: skip
 
+#: Variables that are lists of folders; an empty entry, or a relative one, is meant from where the compiler runs.
+FOLDERS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH")
+INCLUDE_FOLDERS = FOLDERS[:3]
+
 _NVCC_PARTS = (
     "bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "bin/nvcc.profile", "nvvm/bin/cicc",
     "nvvm/libdevice/libdevice.10.bc",
 )  # fmt: skip
+
+
+def absolute_folders(environ: Mapping[str, str], cwd: str) -> dict[str, str]:
+    """Those of FOLDERS that are set, their entries as a compiler that runs in *cwd* understands them."""
+    return {
+        name: ":".join(os.path.normpath(os.path.join(cwd, entry)) for entry in environ[name].split(":"))
+        for name in FOLDERS
+        if environ.get(name)
+    }
 
 
 @dataclass(frozen=True)

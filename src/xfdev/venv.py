@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from xfdev import run, toolchain
 from xfdev.console import console
 from xfdev.errors import BadEnvironment, CommandFailed, SourceUnreachable
-from xfdev.files import explained, read_json, write_atomic, write_json
+from xfdev.files import check_space, explained, read_json, write_atomic, write_json
 from xfdev.profile import RESOURCES, ToolchainEntry
 
 #: What a build needs beside torch; torch >= 2.11 asks for setuptools below 82 or from 77 on.
@@ -68,9 +69,36 @@ def read(prefix: Path) -> Environment | None:
     if not isinstance(known, dict):
         return None
     try:
-        return Environment(**{**known, "prefix": prefix})
+        environment = Environment(**{**_replace(known, _PREFIX, str(prefix)), "prefix": prefix})
     except TypeError:
         return None
+    return environment if _is_whole(environment) else None
+
+
+#: Stands for the environment's own folder in ``environment.json``: it may be reached by another path, through a
+#: link or a mount, and commands written with that path share entries of the compiler cache with others.
+_PREFIX = "%{prefix}"
+
+
+def _replace(value: Any, old: str, new: str) -> Any:
+    """*value*, of JSON's types, with *old* replaced in every text."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, dict):
+        return {key: _replace(entry, old, new) for key, entry in value.items()}
+    return value
+
+
+def _is_whole(environment: Environment) -> bool:
+    """Whether what was read has the types that were written."""
+    texts = (environment.toolchain, environment.torch, environment.python, environment.arch)
+    variables = environment.variables
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(environment.cuda_home, str | None)
+        and isinstance(variables, Mapping)
+        and all(isinstance(value, str) for value in variables.values())
+    )
 
 
 def check_torch(environment: Environment) -> None:
@@ -113,15 +141,16 @@ def create(
         if prefix.exists() and (not made_for.exists() or made_for.read_text() != entry.name):
             # Another torch on top would leave 3 GB of the old one's CUDA behind.
             with console.step(f"removing the environment of another toolchain in {prefix}"):
-                shutil.rmtree(prefix)
+                _empty(prefix)
         (prefix / "xfdev").mkdir(parents=True, exist_ok=True)
         (prefix / "xfdev" / "environment.json").unlink(missing_ok=True)
         write_atomic(made_for, entry.name)
         (prefix / ".gitignore").write_text("*\n")
     interpreter = prefix / "bin" / "python"
-    if not interpreter.exists():
+    # `activate` is what python -m venv writes last.
+    if not interpreter.exists() or not (prefix / "bin" / "activate").exists():
         with console.step(f"making a virtual environment in {prefix}"):
-            run.capture([python, "-m", "venv", prefix], env=environ)
+            _make(prefix, python, environ)
     version = _python_version(prefix)
     site = prefix / "lib" / f"python{version}" / "site-packages"
     _install(interpreter, entry, environ=environ, packages=packages)
@@ -145,11 +174,37 @@ def create(
         variables=_variables(prefix, cuda_home, torch is not None and torch.cuda is not None, arch, variables),
     )
     _write_tools(environment, build_classes)
-    write_json(
-        prefix / "xfdev" / "environment.json",
-        {key: value for key, value in asdict(environment).items() if key != "prefix"},
-    )
+    known = {key: value for key, value in asdict(environment).items() if key != "prefix"}
+    write_json(prefix / "xfdev" / "environment.json", _replace(known, str(prefix), _PREFIX))
     return environment
+
+
+def _empty(prefix: Path) -> None:
+    """Remove what is in *prefix*; last the folder that says it is ours, in case we are killed meanwhile."""
+    for path in prefix.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != "xfdev":
+                shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(prefix / "xfdev")
+
+
+def _make(prefix: Path, python: str, environ: Mapping[str, str]) -> None:
+    done = run.capture([python, "-m", "venv", prefix], env=environ, check=False)
+    if done.ok:
+        return
+    said = done.stdout + done.stderr
+    check_space(said, str(prefix))
+    if "ensurepip" in said and shutil.disk_usage(prefix).free < _PIP_SIZE:  # it does not pass on what pip said
+        check_space(f"{said}\nNo space left on device", str(prefix))
+    last = said.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+    raise BadEnvironment(
+        f"{python} cannot make a virtual environment in {prefix}: {last[0]}",
+        why="distributions part the module venv from Python; in a conda environment or a wrapper it may be missing",
+        hint="apt-get install python3-venv, or name another one: xfdev up --python PATH",
+        details=said,
+    )
 
 
 def _python_version(prefix: Path) -> str:
@@ -175,9 +230,7 @@ def _install(interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, 
     if done.ok:
         return
     reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
-    if "No space left" in done.stderr:
-        with explained(str(interpreter.parent.parent)):
-            raise OSError(28, "No space left on device")
+    check_space(done.stderr, str(interpreter.parent.parent))
     if "No matching distribution" in done.stderr and "from versions: none" not in done.stderr:
         raise CommandFailed(
             f"no package index has all of {', '.join(wanted)} for this machine: {reason.removeprefix('ERROR: ')}",
@@ -270,17 +323,26 @@ def _write_tools(environment: Environment, build_classes: Sequence[str]) -> None
     shutil.copyfile(Path(__file__).parent / "shadows.py", bin_folder / "shadows.py")
     _link(bin_folder / "ninja.real", prefix / "bin" / "ninja")
     _copy(_ccache(), bin_folder / "ccache.real")
-    pinned = f"torch=={environment.torch}\n" if environment.torch else ""
+    pinned = _pinned(environment)
     write_atomic(tools / "constraints.txt", pinned)
     write_atomic(prefix / "pip.conf", f"[install]\nno-build-isolation = true\nconstraint = {tools}/constraints.txt\n")
-    build = prefix.parent / ".xfdev" / "by-hand"
-    sections = "".join(f"[{name}]\nbuild_temp = {build / 'temp'}\n\n" for name in (*_BUILD_CLASSES, *build_classes))
+    _write_uv_settings(prefix.parent, pinned)
+    # Relative, so that checkouts which share an environment do not share objects; forced, since distutils decides by
+    # file times, and without a look at headers, what to compile.
+    settings = "build_temp = .xfdev/by-hand/temp\nforce = 1"
+    sections = "".join(f"[{name}]\n{settings}\n\n" for name in (*_BUILD_CLASSES, *build_classes))
     write_atomic(tools / "distutils.cfg", sections)
     module = "\n".join([
         '"""Settings of an xfdev environment, for every Python in it; see xfdev/environment.json."""',
         "import os",
+        f"prefix = {str(prefix)!r}",
+        # What another environment that is active has set does not count; what the user has set does, but for these.
+        f"forced = {_FORCED!r} if os.environ.get({_OWNER!r}, prefix) == prefix else None",
         f"for name, value in {dict(environment.variables)!r}.items():",
+        "    if forced is None or name in forced:",
+        "        os.environ[name] = value",
         "    os.environ.setdefault(name, value)",
+        f"os.environ[{_OWNER!r}] = prefix",
         f"first = {f'{bin_folder}{os.pathsep}{prefix}/bin'!r}",
         'if first not in os.environ.get("PATH", ""):',
         '    os.environ["PATH"] = first + os.pathsep + os.environ.get("PATH", os.defpath)',
@@ -289,6 +351,13 @@ def _write_tools(environment: Environment, build_classes: Sequence[str]) -> None
     write_atomic(environment.site_packages / "xfdev_environment.pth", "import _xfdev_environment\n")
     _extend_activate(environment)
 
+
+_PIP_SIZE = 30_000_000
+
+#: Says which environment the variables are of.
+_OWNER = "XFDEV_ENVIRONMENT"
+#: Variables that many a machine has set for all, and that would mix another toolchain into this one.
+_FORCED = ("CUDA_HOME", "PYTORCH_NVCC", "DIST_EXTRA_CONFIG")
 
 #: Options are looked up by the name of the build_ext *class* (distutils), so a subclass needs a section of its own.
 _BUILD_CLASSES = ("build_ext", "BuildExtension", "cls_with_options")
@@ -301,8 +370,50 @@ def _extend_activate(environment: Environment) -> None:
     script = environment.prefix / "bin" / "activate"
     text = script.read_text().partition(f"\n{_MARK}")[0]
     lines = [f'export {name}="{value}"' for name, value in environment.variables.items()]
+    lines.append(f'export {_OWNER}="{environment.prefix}"')
     lines.append(f'export PATH="{environment.tools / "bin"}:$PATH"')
     write_atomic(script, "\n".join([text, _MARK, *lines]) + "\n")
+
+
+def _pinned(environment: Environment) -> str:
+    """The constraint that keeps torch as it is; "" where there is none.
+
+    Wheels of the default index leave the CUDA build out of their version, torch/version.py does not: what pip compares
+    is the former. And ``===``: any build of the version would satisfy ``==``.
+    """
+    if not environment.torch:
+        return ""
+    public = environment.torch.partition("+")[0]
+    known = [path.name.split("-")[1] for path in environment.site_packages.glob("torch-*.dist-info")]
+    version = next((name.removesuffix(".dist-info") for name in known if name.startswith(public)), environment.torch)
+    return f"torch==={version}\n"
+
+
+_UV_MARK = "# Written by xfdev: uv installs into this folder's .venv, and must not swap its torch.\n"
+
+
+def _write_uv_settings(folder: Path, pinned: str) -> None:
+    """Tell uv, which is no Python and need not be started in an active environment, what pip.conf tells pip.
+
+    Settings of the project's own stay as they are: uv reads one file only.
+    """
+    path, project = folder / "uv.toml", folder / "pyproject.toml"
+    if path.exists() and not path.read_text().startswith(_UV_MARK):
+        return
+    if project.exists() and re.search(r"^\s*\[tool\.uv\b", project.read_text(errors="replace"), re.MULTILINE):
+        return
+    if not (folder / ".git").exists():
+        return
+    wanted = f"constraint-dependencies = [{', '.join(map(repr, pinned.split()))}]\n".replace("'", '"')
+    write_atomic(path, f"{_UV_MARK}{wanted}[pip]\nno-build-isolation = true\n")
+    asked = run.capture(["git", "-C", folder, "rev-parse", "--git-path", "info/exclude"], check=False)
+    if not asked.ok:
+        return
+    rules = folder / asked.stdout.strip()
+    text = rules.read_text() if rules.exists() else ""
+    if "/uv.toml" not in text.splitlines():
+        rules.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(rules, f"{text.rstrip()}\n/uv.toml\n".lstrip())
 
 
 def _ccache() -> Path:

@@ -19,12 +19,22 @@ TEMP = f"{BUILD}/temp"
 LIB = f"{BUILD}/lib"
 SCRATCH = ".xfdev/scratch"  # as deep as BUILD
 MANIFEST = f"{BUILD}/manifest.json"
+RECIPE = ".xfdev/recipe.json"
 
 
 def kept_build(root: Path) -> Manifest | None:
     """The manifest of a checkout's last finished build, None where there is none that can be used."""
     try:
         return from_bytes((root / MANIFEST).read_bytes(), root / MANIFEST)
+    except (OSError, BadBundle):
+        return None
+
+
+def last_recipe(root: Path) -> Manifest | None:
+    """What the build script told last, with the seconds and the memory of units compiled since; it tells how much
+    there is to compile, and serves nothing else."""
+    try:
+        return from_bytes((root / RECIPE).read_bytes(), root / RECIPE)
     except (OSError, BadBundle):
         return None
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xfdev import link, plan
+from xfdev import inputs, link, plan
 from xfdev.arch import check_known
-from xfdev.bundle import Manifest
+from xfdev.bundle import Manifest, Unit
+from xfdev.checkout import file_id
 from xfdev.commands.session import Session
 from xfdev.console import console, duration, size
 from xfdev.errors import (
@@ -22,9 +23,10 @@ from xfdev.errors import (
     UnknownArch,
     XfdevError,
 )
+from xfdev.files import explained, write_atomic
 from xfdev.profile import toolchains
 from xfdev.toolchain import nvcc_archs, torch_archs
-from xfdev.workspace import BUILD, LIB, clear_build, kept_build
+from xfdev.workspace import BUILD, LIB, RECIPE, clear_build, kept_build, last_recipe
 
 if TYPE_CHECKING:  # a link needs none of what a compile needs, and starts the sooner
     from xfdev.compile import Built
@@ -67,7 +69,7 @@ def link_outputs(session: Session, manifest: Manifest, bundle: str | None) -> di
         else:
             label, source = f"bundle {bundle[:12]}", lambda name: session.store.output(bundle, name)
         if linked is not None:
-            _remove_stale(root, linked, wanted)
+            _remove_stale(session, linked, wanted)
         # First the note, then the files: a process killed in between leaves outputs that are known to be in doubt.
         link.write_linked(root, {"outputs": {}, "places": sorted(wanted), "bundle": None})
         link.exclude(session.checkout, sorted(wanted))
@@ -90,11 +92,15 @@ def link_outputs(session: Session, manifest: Manifest, bundle: str | None) -> di
     return {"linked": sorted(wanted), "changed": not current or installed}
 
 
-def _remove_stale(root: Path, linked: dict[str, Any], wanted: dict[str, str]) -> None:
-    """Outputs that were linked before and are none any more."""
-    for place, entry in linked.get("outputs", {}).items():
-        if place not in wanted and link.identity(root / place) == entry["identity"]:
-            (root / place).unlink()
+def _remove_stale(session: Session, linked: dict[str, Any], wanted: dict[str, str]) -> None:
+    """Outputs that were linked before and are none any more; those of a link that was killed halfway, too."""
+    outputs = linked.get("outputs", {})
+    for place in {*outputs, *linked.get("places", [])} - wanted.keys():
+        path, entry = session.root / place, outputs.get(place)
+        ours = entry is None or link.identity(path) == entry["identity"]
+        if ours and not session.checkout.tracked(place):
+            with explained(str(path)):
+                path.unlink(missing_ok=True)
 
 
 def build_plan(
@@ -120,23 +126,24 @@ def build_plan(
                 session.checkout, session.environment, session.toolchain, session.profile, session.environ
             )
         if known is None:
-            known = kept_build(session.root) or _any_recipe(session)
+            known = kept_build(session.root) or _any_recipe(session) or last_recipe(session.root)
             affected: set[str] = {unit.source for unit in recipe.units}
         else:
-            affected = set(decided.affected)
+            made = {path: file_id(session.root / path) for path in recipe.scripts.generated}
+            remade = [path for path, now in made.items() if now != known.files.get(path)]
+            affected = {*decided.affected, *inputs.readers(known, remade)}
     else:
         recipe, affected = known, set(decided.affected)
-        _require_inputs(session, [unit.source for unit in recipe.units])
+        fetch_submodules(session, recipe.files)
     if sources is not None:
         sources = _resolve_units(sources, [unit.source for unit in recipe.units])
-    count = len(sources) if sources is not None else None
     if decided.verdict == "full":
-        announce(recipe, known, session.cpus, count)
+        announce([unit for unit in recipe.units if sources is None or unit.source in sources], known, session.cpus)
     bundle = candidate.bundle if candidate else None
     extras = None
     if known is recipe and bundle is not None:
         extras = lambda name: session.store.output(bundle, name)  # noqa: E731
-    return compiling.build(
+    built = compiling.build(
         recipe,
         known,
         affected,
@@ -150,7 +157,10 @@ def build_plan(
         objects_to=objects_to,
         only=sources,
         max_jobs=session.options.jobs,
+        options=session.options.command_line("arch", "venv", "cache", "jobs"),
     )
+    write_atomic(session.root / RECIPE, built.manifest.to_bytes())
+    return built
 
 
 def _any_recipe(session: Session) -> Manifest | None:
@@ -161,18 +171,14 @@ def _any_recipe(session: Session) -> Manifest | None:
     return None
 
 
-def announce(recipe: Manifest, known: Manifest | None, cpus: int, count: int | None) -> None:
-    """Say how long a full compile takes, and how much memory, before it starts."""
-    times = {unit.source: (unit.seconds, unit.peak) for unit in known.units} if known else {}
-    units = [
-        replace(unit, seconds=times.get(unit.source, (None, None))[0], peak=times.get(unit.source, (None, None))[1])
-        for unit in recipe.units
-    ]
-    seconds, peak = plan.predict(units, cpus)
-    guess = "" if any(times.values()) else " (a guess: nobody has compiled them here)"
-    number = count if count is not None else len(units)
+def announce(units: Sequence[Unit], known: Manifest | None, cpus: int) -> None:
+    """Say how long compiling *units* takes, and how much memory, before it starts."""
+    times = {unit.source: unit for unit in known.units} if known else {}
+    timed = [times.get(unit.source, unit) for unit in units]
+    seconds, peak = plan.predict(timed, cpus)
+    guess = "" if any(unit.seconds for unit in timed) else " (a guess: nobody has compiled them here)"
     console.info(
-        f"compiling {number} unit{'s' * (number != 1)} on {cpus} CPUs: about {duration(seconds)}, "
+        f"compiling {len(units)} unit{'s' * (len(units) != 1)} on {cpus} CPUs: about {duration(seconds)}, "
         f"{size(peak)} of memory{guess}"
     )
 
@@ -181,10 +187,11 @@ def require_compilers(session: Session) -> None:
     """Raise NoCompiler, NoNvcc or UnknownArch before anything long starts."""
     chain, environment = session.toolchain, session.environment
     if chain.cxx is None:
+        named = session.environ.get("CXX")
         raise NoCompiler(
             "there is no C++ compiler",
-            why="neither CXX nor c++ on PATH leads to one",
-            hint="apt-get install g++",
+            why=f"CXX is {named!r}, which is no program" if named else "CXX is not set, and PATH has no c++",
+            hint="set CXX to one that there is, or unset it" if named else "apt-get install g++, or set CXX to one",
         )
     if not chain.has_cuda:
         return
@@ -209,13 +216,10 @@ def require_compilers(session: Session) -> None:
     )
 
 
-def fetch_submodules(session: Session) -> None:
-    """Check out the submodules that this project's build needs, and no others."""
-    missing = [
-        path
-        for path, module in session.checkout.submodules.items()
-        if module.head is None and (path in session.profile.submodules or not session.profile.submodules)
-    ]
+def fetch_submodules(session: Session, read: Iterable[str] | None = None) -> None:
+    """Check out the submodules that this project's build needs, and no others. *read* are the files that its units
+    are known to read."""
+    missing = _missing_submodules(session, read)
     if not missing:
         return
     from xfdev import submodules
@@ -233,14 +237,13 @@ def fetch_submodules(session: Session) -> None:
         session.checkout.__dict__.pop(name, None)  # what it said before is no longer so
 
 
-def _require_inputs(session: Session, sources: list[str]) -> None:
-    absent = [
-        module.path
-        for module in session.checkout.submodules.values()
-        if module.head is None and module.path in session.profile.submodules
-    ]
-    if absent:
-        fetch_submodules(session)
+def _missing_submodules(session: Session, read: Iterable[str] | None) -> list[str]:
+    """Those that the build needs and that are not checked out; where somebody put files instead, those are it."""
+    absent = [path for path, module in session.checkout.submodules.items() if module.head is None and module.clean]
+    if session.profile.submodules:
+        return [path for path in absent if path in session.profile.submodules]
+    known = None if read is None else list(read)
+    return [path for path in absent if known is None or any(name.startswith(f"{path}/") for name in known)]
 
 
 def _resolve_units(wanted: list[str], sources: list[str]) -> list[str]:
@@ -265,27 +268,37 @@ def store_bundle(session: Session, manifest: Manifest, objects: Path | None) -> 
 
     entries = export_objects(objects) if objects is not None else {}
     manifest = replace(manifest, objects=entries)
+    same = next((entry.id for entry in session.store.summaries() if entry.content == manifest.content), None)
+    if same is not None:
+        session.store.use(same)
+        return same
     return session.store.put(manifest, {name: session.root / LIB / name for name in manifest.outputs}, objects)
+
+
+_BAD_BUNDLES = 6  # as many as are compared: a store that lost all of them still ends in a compile
 
 
 def bring_up_to_date(session: Session, *, compile_allowed: bool) -> tuple[plan.Plan, Built | None, dict[str, Any]]:
     """Plan, then link or build: what ``up``, ``link`` and ``build`` have in common. The caller holds the lock."""
-    for _ in range(3):
+    for _ in range(_BAD_BUNDLES):
         decided = session.plan()
-        if decided.verdict == "reuse":
-            try:
+        try:
+            if decided.verdict == "reuse":
                 return decided, None, link_plan(session, decided)
-            except BadBundle as error:
-                bundle = decided.candidate.bundle if decided.candidate else None
-                if bundle is None:
-                    clear_build(session.root)
-                else:
-                    console.warning(f"{error}; it is thrown away")
-                    session.store.remove(bundle)
-                continue
-        break
-    else:
-        raise NothingFits("bundles were damaged again and again", hint="xfdev bundle verify")
+            return decided, *_build(session, decided, compile_allowed=compile_allowed)
+        except BadBundle as error:
+            bundle = decided.candidate.bundle if decided.candidate else None
+            if bundle is not None:
+                console.warning(f"{error}; it is thrown away")
+                session.store.remove(bundle)
+            elif decided.verdict != "full":
+                clear_build(session.root)
+            else:
+                raise
+    raise NothingFits("bundles were damaged again and again", hint="xfdev bundle verify --remove")
+
+
+def _build(session: Session, decided: plan.Plan, *, compile_allowed: bool) -> tuple[Built, dict[str, Any]]:
     if not compile_allowed:
         raise NothingFits(
             f"nothing can be linked: {decided.verdict}, "
@@ -303,8 +316,7 @@ def bring_up_to_date(session: Session, *, compile_allowed: bool) -> tuple[plan.P
     if objects is not None and all(unit.inputs is not None for unit in built.manifest.units):
         # A full compile is worth keeping for every checkout of this machine.
         store_bundle(session, built.manifest, objects)
-    state = link_outputs(session, built.manifest, None)
-    return decided, built, state
+    return built, link_outputs(session, built.manifest, None)
 
 
 def _estimate(decided: plan.Plan) -> str:

@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--all", action="store_true", help="remove all, those that cannot be read too")
     for action in (listing, show, verify, prune):
         add_options(action, "cache")
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for flags in (("--json",), ("-v", "--verbose"), ("-q", "--quiet")):
+            action.add_argument(*flags, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:

@@ -58,11 +58,7 @@ def staleness(session: Session) -> list[str]:
     linked = link.read_linked(session.root)
     if linked is None or not linked.get("outputs"):
         return ["nothing is linked: xfdev link, or xfdev build"]
-    problems = []
-    for place, entry in linked["outputs"].items():
-        if link.identity(session.root / place) != entry["identity"]:
-            there = (session.root / place).exists()
-            problems.append(f"{place} " + ("was replaced by another build" if there else "is gone") + ": xfdev link")
+    problems = link.disturbed(session.root, linked)
     for name, made in linked.get("facts", {}).items():
         now = session.toolchain.facts.get(name)
         if name in ("torch", "cuda", "python", "platform", "arch") and now is not None and now != made:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from xfdev import link
 from xfdev.cli import add_options
 from xfdev.commands import apply
 from xfdev.commands.session import open_session
@@ -21,4 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     session = open_session(args, environ)
     decided = session.plan()
-    return {**apply.as_json(session, decided), "lines": apply.describe(decided)}
+    problems = link.disturbed(session.root, link.read_linked(session.root) or {})
+    lines = [*apply.describe(decided), *(f"problem: {problem}" for problem in problems)]
+    return {**apply.as_json(session, decided), "problems": problems, "lines": lines}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,10 +56,13 @@ class Session:
         """Whether this environment can compile the units of its kind."""
         return self.toolchain.cxx is not None and (not self.toolchain.has_cuda or self.toolchain.nvcc is not None)
 
-    def locked(self) -> Any:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Hold the checkout's lock: one xfdev at a time changes it."""
         link.state_folder(self.root)
-        return locked(self.root / ".xfdev" / "lock", str(self.root), wait=_LOCK_WAIT)
+        with locked(self.root / ".xfdev" / "lock", str(self.root), wait=_LOCK_WAIT):
+            link.state_folder(self.root)  # the one before may have been `unlink`, which takes the folder with it
+            yield
 
     def variables(self, manifest: Manifest) -> dict[str, str]:
         """Those variables that *manifest*'s build watched and that are set now, with placeholders for paths."""
@@ -148,7 +151,12 @@ class Session:
         return release_version(self.root, self.profile)
 
     def plan(self) -> plan.Plan:
-        return plan.decide(list(self.candidates()), compiles=self.compiles, cpus=self.cpus)
+        return plan.decide(
+            list(self.candidates()),
+            compiles=self.compiles,
+            cpus=self.cpus,
+            recipe=workspace.last_recipe(self.root),
+        )
 
 
 def _serves(candidate: plan.Candidate) -> bool:

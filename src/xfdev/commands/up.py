@@ -123,7 +123,8 @@ def _lines(session: Any, decided: Any, compiled: list[str], restored: list[str],
     chain = session.toolchain.facts
     reused = decided.candidate.label if decided.candidate else "nothing"
     lines = [
-        f"ready: {where}, torch {chain.get('torch')}"
+        f"ready: {where}, "
+        + (f"torch {chain['torch']}" if "torch" in chain else "no torch")
         + (f", CUDA {chain['cuda']}" if "cuda" in chain else ", no CUDA")
         + f", {duration(seconds)}",
         f"{decided.verdict}: reused {reused}; {len(compiled)} units compiled, {len(restored)} from the cache",

@@ -43,6 +43,7 @@ class Summary:
     created: float
     used: float
     size: int
+    content: str = ""
 
 
 class LocalStore:
@@ -131,8 +132,7 @@ class LocalStore:
                 with suppress(BadBundle):
                     value = _summary(self.manifest(name))
             if isinstance(value, dict):
-                used = self._bundles / name / "used"
-                value = {"created": 0.0, **value, "used": used.stat().st_mtime if used.exists() else 0.0}
+                value = {"created": 0.0, **value, "used": _used(self._bundles / name)}
                 with suppress(TypeError):
                     found.append(Summary(id=name, **value))
         yield from sorted(found, key=lambda summary: (-summary.created, summary.id))
@@ -173,8 +173,7 @@ class LocalStore:
         if not manifest.objects:
             return None
         for entry, digest in manifest.objects.items():
-            path = folder / entry
-            if not path.is_file() or sha256(path) != digest:
+            if not _is(folder / entry, digest):
                 return None
         return folder
 
@@ -192,7 +191,7 @@ class LocalStore:
         for path, digest in wanted.items():
             if not (folder / path).is_file():
                 raise BadBundle(f"bundle {name[:12]} is truncated: {path} is missing", hint=_REMOVE)
-            if sha256(folder / path) != digest:
+            if not _is(folder / path, digest):
                 raise BadBundle(f"bundle {name[:12]} is corrupted: {path} is not what it was", hint=_REMOVE)
         kept = {"manifest.json", "summary.json", "used", *wanted}
         found = (path for path in folder.rglob("*") if not path.is_dir())
@@ -240,8 +239,24 @@ def _summary(manifest: Manifest) -> dict[str, object]:
         "torch": manifest.facts.get("torch") or manifest.needs.torch,
         "cuda": manifest.facts.get("cuda") or manifest.needs.cuda or "",
         "created": float(manifest.origin.get("created", "0")),
+        "content": manifest.content,
         "size": sum(output.size for output in manifest.outputs.values()),
     }
+
+
+def _used(bundle: Path) -> float:
+    try:
+        return (bundle / "used").stat().st_mtime
+    except OSError:  # gone, perhaps just now
+        return 0.0
+
+
+def _is(path: Path, digest: str) -> bool:
+    """Whether *path* is a file with that SHA-256; it may go away while it is read."""
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False
 
 
 def _sync(folder: Path) -> None:

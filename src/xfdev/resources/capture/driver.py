@@ -35,6 +35,7 @@ reads: set[str] = set()
 writes: set[str] = set()
 globs: dict[tuple[str, bool], None] = {}
 listings: set[str] = set()
+asked: dict[str, bool] = {}
 variables: set[str] = set()
 commands: list[dict[str, object]] = []
 recording = True
@@ -129,6 +130,42 @@ def note(key: object) -> None:
         variables.add(key)
 
 
+def asking(function):
+    """Stand in for ``os.stat`` and its like (behind ``os.path.exists``, ``Path.is_file``, ...), which Python does
+    not audit: note the paths whose existence the project's own code asks for."""
+
+    def noted(path, *args, **kwargs):
+        relative = None
+        if recording and not isinstance(path, int) and called_by_project(2) and not listed_by_library(2):
+            relative = inside(path)
+        if relative is not None and not relative.endswith((".so", ".pyc")):
+            asked.setdefault(relative, exists(path))
+        return function(path, *args, **kwargs)
+
+    return noted
+
+
+STAT = os.stat
+
+
+def exists(path) -> bool:
+    try:
+        STAT(path)
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def listed_by_library(depth: int) -> bool:
+    """Whether glob or a walk asks on the project's behalf; what it found is described by its pattern."""
+    frame = sys._getframe(depth)
+    while frame is not None and inside(frame.f_code.co_filename) is None:
+        if os.path.basename(frame.f_code.co_filename) in ("glob.py", "_glob.py", "fnmatch.py"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def is_compile(argv: list[str]) -> bool:
     return "-c" in argv and "-o" in argv
 
@@ -145,6 +182,7 @@ def intercept(run):
         if not (is_compile(argv) or is_link(argv)):
             return run(self, cmd, *args, **kwargs)
         output = os.path.abspath(argv[argv.index("-o") + 1])
+        commands.extend(ninja_commands())  # what ninja compiled for this library
         commands.append(
             {
                 "kind": "compile" if is_compile(argv) else "link",
@@ -173,6 +211,8 @@ def main() -> None:
     os.chdir(CHECKOUT)
     sys.path.insert(0, CHECKOUT)  # as `python setup.py` has it
     sys.dont_write_bytecode = True
+    # A cached module would be read instead of its source, which is what counts.
+    sys.pycache_prefix = os.path.join(os.path.dirname(REQUEST["result"]), "no-bytecode")
     before = {path: os.stat(path).st_mtime_ns for path in project_files()}
 
     import setuptools
@@ -185,6 +225,8 @@ def main() -> None:
         if hasattr(base, name):
             setattr(base, name, intercept(getattr(base, name)))
     os.environ.__class__ = Watched
+    for name in ("stat", "lstat", "access"):
+        setattr(os, name, asking(getattr(os, name)))
     sys.addaudithook(audit)
 
     # A pinned build_temp of the environment (DIST_EXTRA_CONFIG) must not override the folders asked for here.
@@ -204,7 +246,7 @@ def main() -> None:
         if before.get(path) != os.stat(path).st_mtime_ns:
             writes.add(path)  # written by a process that setup.py started, or in a way Python does not audit
     result = {
-        "commands": ninja_commands() + commands,
+        "commands": commands + ninja_commands(),
         "reads": sorted(reads - writes),
         "writes": sorted(writes),
         "globs": [
@@ -212,6 +254,7 @@ def main() -> None:
             for pattern, recursive in globs
         ],
         "listings": {path: sorted(os.listdir(path)) for path in sorted(listings)},
+        "asked": {path: there for path, there in sorted(asked.items()) if path not in writes},
         "variables": sorted(variables),
         "extensions": [extension(ext) for ext in dist.ext_modules or []],
         "package_dir": dict(dist.package_dir or {}),
@@ -254,10 +297,12 @@ def matches(pattern: str, recursive: bool) -> list[str]:
 
 
 def ninja_commands() -> list[dict[str, object]]:
-    """What the ``ninja`` shim noted, one JSON object a line."""
+    """What the ``ninja`` shim noted since the last call, one JSON object a line."""
     try:
         with open(REQUEST["ninja"]) as stream:
-            return [json.loads(line) for line in stream]
+            noted = [json.loads(line) for line in stream]
+        os.unlink(REQUEST["ninja"])
+        return noted
     except FileNotFoundError:
         return []
 

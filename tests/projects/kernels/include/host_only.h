@@ -1,0 +1,2 @@
+#pragma once
+#define HOST_ONLY 1

@@ -1,0 +1,2 @@
+#pragma once
+#define TUNED 0x5eed0090

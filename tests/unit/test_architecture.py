@@ -1,0 +1,214 @@
+"""What may know what: facts know no decisions, decisions no actions, and each rule stands in one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import xfdev
+
+ROOT = Path(xfdev.__file__).parent
+#: Scripts that run in the user's environment, without xfdev.
+RESOURCES = ROOT / "resources"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if not path.is_relative_to(RESOURCES)
+}
+
+#: What is: read from the checkout, the machine, the binaries.
+FACTS = {"checkout", "toolchain", "gpu", "inputs", "elf", "fatbin", "needs", "arch", "limits", "shadows", "bundle"}
+#: What follows from it.
+DECISIONS = {"plan"}
+#: What changes something: files, environments, processes that compile.
+ACTIONS = {
+    "compile", "configure", "link", "venv", "sources", "execute", "children", "orphans", "submodules", "clones",
+    "arrivals", "sdist", "index", "record", "stores.local", "stores.release",
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of xfdev that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name == "xfdev" or name.startswith("xfdev."):
+                short = name.removeprefix("xfdev").removeprefix(".")
+                if short in MODULES:
+                    found.add(short)
+                elif short in {"commands", "stores"}:
+                    found.add(short + ".__init__")
+    return found
+
+
+def external(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def test_the_lists_name_modules_that_exist() -> None:
+    for group in (FACTS, DECISIONS, ACTIONS):
+        assert group <= set(MODULES), group - set(MODULES)
+    assert not FACTS & ACTIONS
+    assert IMPORTS["commands.build"] >= {"commands.apply", "commands.session", "cli"}, "imports are not seen"
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_facts_know_neither_decisions_nor_actions(name: str) -> None:
+    assert not IMPORTS[name] & (DECISIONS | ACTIONS)
+
+
+@pytest.mark.parametrize("name", sorted(DECISIONS))
+def test_decisions_know_no_actions(name: str) -> None:
+    assert not IMPORTS[name] & ACTIONS
+    # Pure: nothing that could read a file or start a process.
+    assert not external(MODULES[name]) & {"os", "subprocess", "pathlib", "shutil", "time", "socket"}
+    assert not IMPORTS[name] & {"run", "files", "console"}
+
+
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_actions_do_not_decide(name: str) -> None:
+    assert not IMPORTS[name] & DECISIONS
+
+
+def test_only_the_command_line_knows_commands() -> None:
+    for name, known in IMPORTS.items():
+        if not name.startswith("commands.") and name not in ("cli", "__main__"):
+            assert not {other for other in known if other.startswith("commands.")}, name
+
+
+def test_errors_know_nothing() -> None:
+    assert IMPORTS["errors"] == set()
+    assert IMPORTS["console"] == set()
+
+
+def test_no_cycles() -> None:
+    # Between modules as they are loaded; imports inside of functions break some on purpose.
+    top = {}
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        plain = path.parent / f".{path.name}"
+        del plain
+        found = set()
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xfdev"):
+                base = (node.module or "").removeprefix("xfdev").removeprefix(".")
+                names = [base, *(f"{base}.{alias.name}".removeprefix(".") for alias in node.names)]
+                found |= {entry for entry in names if entry in MODULES}
+        top[name] = found
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in done:
+            for other in sorted(top[name]):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in top:
+        visit(name, ())
+
+
+def test_only_run_starts_processes() -> None:
+    """And the scripts in resources, which run without xfdev."""
+    for name, path in MODULES.items():
+        if name != "run":
+            assert "subprocess" not in external(path), name
+            calls = re.findall(r"\bos\.(system|popen|fork|exec\w+|spawn\w+|posix_spawn\w*)\b", path.read_text())
+            assert calls == [], name
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    for name, path in MODULES.items():
+        called = {
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        if name != "cli":
+            assert not called & {"print", "exit", "quit"}, name
+        if name not in ("cli", "__main__"):
+            assert not re.search(r"\bsys\.exit\b|\bSystemExit\b", path.read_text()), name
+
+
+def test_no_process_gets_a_shell() -> None:
+    for name, path in MODULES.items():
+        assert "shell=" not in path.read_text(), name
+
+
+PROJECTS = re.compile(r"xformers|flash", re.IGNORECASE)
+
+
+def without_words_for_people(path: Path) -> str:
+    """The code of a file: no comments, no documentation, no EXAMPLE of a verb, no example in a message's text.
+
+    These exceptions are all there are: what a person reads may name a project, what the program does may not. A
+    string counts as an example where it is (part of) EXAMPLE, a docstring, or argparse's or an error's text.
+    """
+    tree = ast.parse(path.read_text())
+
+    class Strip(ast.NodeTransformer):
+        def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            return None if names & {"EXAMPLE", "FORMS"} else self.generic_visit(node)
+
+        def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+            return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+        def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
+            return None if node.arg in ("help", "hint", "why") else self.generic_visit(node)
+
+    return ast.unparse(Strip().visit(tree))
+
+
+def test_no_project_is_named_in_code() -> None:
+    for name, path in MODULES.items():
+        lines = [line for line in without_words_for_people(path).splitlines() if PROJECTS.search(line)]
+        assert lines == [], f"{name}: what is particular to a project belongs into resources/profiles"
+    for path in RESOURCES.rglob("*.py"):
+        assert not PROJECTS.search(without_words_for_people(path)), path
+
+
+def test_the_search_for_names_finds_them(tmp_path: Path) -> None:
+    code = tmp_path / "x.py"
+    code.write_text('"""xformers"""\n# flash\nEXAMPLE = "xfdev up xformers"\nif name == "xformers":\n    pass\n')
+    assert PROJECTS.search(without_words_for_people(code))
+    code.write_text('"""xformers"""\n# flash\nEXAMPLE = "xfdev up xformers"\n')
+    assert not PROJECTS.search(without_words_for_people(code))
+
+
+def test_names_of_modules() -> None:
+    for name in MODULES:
+        assert not set(name.split(".")) & {"utils", "util", "helpers", "misc", "common", "base", "core"}, name
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for name, path in MODULES.items():
+        if path.read_text().strip():
+            assert ast.get_docstring(ast.parse(path.read_text())), name
+
+
+def test_what_runs_without_xfdev_does_not_import_it() -> None:
+    for path in RESOURCES.rglob("*.py"):
+        assert "xfdev" not in external(path), path
+    # The launcher takes this file along.
+    assert IMPORTS["shadows"] == set()
