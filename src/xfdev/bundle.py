@@ -199,7 +199,7 @@ def from_bytes(data: bytes, where: Path | str) -> Manifest:
         value.update(_tuples(value, ("watched", "patterns", "names", "roots", "listing")))
         manifest = Manifest(**value)
         _check_paths(manifest, where)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadBundle(
             f"the manifest in {where} is damaged",
             why="a write was cut short by another program, or the file was edited",

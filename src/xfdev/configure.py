@@ -93,7 +93,7 @@ def configure(
         metadata=result["metadata"],
         metadata_files=metadata_files,
         source_root=_source_root(result["package_dir"]),
-        submodules={path: module.commit for path, module in checkout.submodules.items()},
+        submodules={path: module.commit for path, module in checkout.submodules.items() if module.head is not None},
         origin={
             "commit": checkout.commit or "",
             "outputs": json.dumps(result["outputs"]),

@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
     """The JSON in *path*, or None where there is none or it is damaged: such a file is as good as absent."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

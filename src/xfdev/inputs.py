@@ -161,6 +161,7 @@ def _asked(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list[st
         f"{path} came or went"
         for path, there in manifest.scripts.asked.items()
         if not _below(path, unmoved)
+        and path not in unmoved
         and path not in manifest.scripts.generated
         and (checkout.root / path).exists() != there
     ]

@@ -144,11 +144,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in public.split(".") if part.isdigit())
 
 
-def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int, recipe: Manifest | None = None) -> Plan:
+def decide(
+    candidates: Sequence[Candidate], *, compiles: bool, cpus: int, recipe: Manifest | None = None, cuda: bool = False
+) -> Plan:
     """The nearest candidate that serves: one to link as it is, else the one with the least to compile.
 
     *compiles*: whether this environment has the compilers that the candidates' units need; *recipe*: what the build
-    script told last, for the size of a full compile.
+    script told last, for the size of a full compile, which is another with and without *cuda*.
     """
     refused: list[Refusal] = []
     partial: list[Plan] = []
@@ -183,7 +185,7 @@ def decide(candidates: Sequence[Candidate], *, compiles: bool, cpus: int, recipe
     if partial:
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
         return _with_refused(best, refused)
-    return _full(candidates, refused, cpus, recipe)
+    return _full(candidates, refused, cpus, recipe, cuda)
 
 
 def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
@@ -192,9 +194,12 @@ def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
     return replace(plan, refused=tuple(refused))
 
 
-def _full(candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int, recipe: Manifest | None) -> Plan:
+def _full(
+    candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int, recipe: Manifest | None, cuda: bool
+) -> Plan:
     # Any recipe of this project tells how much there is to compile, if not exactly what.
-    known = next((c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units), recipe)
+    made = [c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units]
+    known = next((m for m in made if ("cuda" in m.facts) == cuda), recipe)
     reasons = tuple(dict.fromkeys(f"{entry.label}: {entry.reasons[0]}" for entry in refused if entry.reasons))
     if known is None:
         return Plan("full", None, reasons=reasons or ("nothing was compiled for it yet",), refused=tuple(refused),

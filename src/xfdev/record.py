@@ -133,7 +133,11 @@ def complete(
         manifest,
         units=tuple(units),
         names=tuple(sorted(names)),
-        submodules={path: module.commit for path, module in now.submodules.items() if module.clean},
+        submodules={
+            path: module.commit
+            for path, module in now.submodules.items()
+            if module.clean and (module.head is not None or manifest.submodules.get(path) == module.commit)
+        },
         files={path: ids[path] or "" for path in paths if path not in moving},
         roots=tuple(_topmost(roots)),
         listing=tuple(sorted(names_found)),

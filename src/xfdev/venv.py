@@ -325,7 +325,8 @@ def _write_tools(environment: Environment, build_classes: Sequence[str]) -> None
     _copy(_ccache(), bin_folder / "ccache.real")
     pinned = _pinned(environment)
     write_atomic(tools / "constraints.txt", pinned)
-    write_atomic(prefix / "pip.conf", f"[install]\nno-build-isolation = true\nconstraint = {tools}/constraints.txt\n")
+    # In a file, pip takes the value for that of "build isolation", whatever the option is called (pip 23 to 26).
+    write_atomic(prefix / "pip.conf", f"[install]\nno-build-isolation = false\nconstraint = {tools}/constraints.txt\n")
     _write_uv_settings(prefix.parent, pinned)
     # Relative, so that checkouts which share an environment do not share objects; forced, since distutils decides by
     # file times, and without a look at headers, what to compile.

@@ -25,6 +25,7 @@ from faultkit import (
     compiler,
     copy_of,
     edit,
+    environment_of,
     kill_group,
     missing,
     processes_with,
@@ -206,7 +207,7 @@ def test_compiler_that_is_not_there(scene: Scene) -> None:
 def cuda_environment(scene: Scene, *, nvcc: str | None = None, archs: str = "") -> Path:
     """An environment that says it has torch for CUDA 12.8; *nvcc* what its ``--list-gpu-code`` prints."""
     prefix = copy_of(scene.prefix, scene.folder / "cuda" / ".venv")
-    known = json.loads((prefix / "xfdev" / "environment.json").read_text())
+    known = dict(environment_of(prefix))
     site = prefix / "lib" / f"python{known['python']}" / "site-packages"
     (site / "torch" / "utils").mkdir(parents=True)
     (site / "torch" / "version.py").write_text("__version__ = '2.10.0+cu128'\ncuda = '12.8'\ngit_version = 'abc'\n")
@@ -373,7 +374,7 @@ def test_disk_of_the_store_is_full(scene: Scene) -> None:
     scene.assert_tidy(root)
 
 
-@pytest.mark.parametrize("kilobytes", [8, 24, 48, 72, 96])
+@pytest.mark.parametrize("kilobytes", [8, 90])
 def test_disk_of_the_checkout_is_full(scene: Scene, kilobytes: int) -> None:
     with small_disk(scene.folder / "disk", 4) as disk:
         root = scene.checkout(into=disk)
@@ -393,10 +394,9 @@ def test_disk_of_the_checkout_is_full(scene: Scene, kilobytes: int) -> None:
         scene.assert_tidy(root)
 
 
-@pytest.mark.parametrize("megabytes", [1, 6])
-def test_disk_of_the_environment_is_full(scene: Scene, megabytes: int) -> None:
+def test_disk_of_the_environment_is_full(scene: Scene) -> None:
     root = scene.checkout()
-    with small_disk(scene.folder / "disk", megabytes) as disk:
+    with small_disk(scene.folder / "disk", 6) as disk:
         prefix = disk / ".venv"
         ended = scene.xfdev("up", root, "--toolchain", "plain", "--venv", prefix, "--json")
         assert ended.status == errors.DiskFull.exit_code, ended.stdout + ended.stderr
@@ -438,10 +438,8 @@ def add_foreign(bundle: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "manifest flipped": (lambda bundle: flip(bundle / "manifest.json"), "its manifest is not the one"),
     "manifest cut": (lambda bundle: os.truncate(bundle / "manifest.json", 100), "its manifest is not the one"),
-    "manifest empty": (lambda bundle: os.truncate(bundle / "manifest.json", 0), "its manifest is not the one"),
     "manifest gone": (lambda bundle: (bundle / "manifest.json").unlink(), "is not in"),
     "output flipped": (lambda bundle: flip(first(bundle / "outputs")), "is not what it was"),
-    "output cut": (lambda bundle: os.truncate(first(bundle / "outputs"), 50), "is not what it was"),
     "output gone": (lambda bundle: first(bundle / "outputs").unlink(), "is missing"),
 }
 
@@ -463,7 +461,8 @@ def test_damaged_bundle_is_never_linked(scene: Scene, stored: tuple[Path, Path],
     assert len(built["compiled"]) + len(built["restored"]) == 4
     assert scene.behaviour(root) == BEHAVIOUR
     scene.assert_tidy(root)
-    scene.good("bundle", "verify", "--remove")
+    removed = scene.good("bundle", "verify", "--remove")["bad"]
+    assert list(removed) in ([], [bundle.name]), "a new bundle is not whole"
     scene.assert_store_is_whole()
     assert len(scene.bundles()) == 1
 
@@ -510,24 +509,15 @@ def traversing(manifest: Manifest, where: str) -> Manifest:
     match where:
         case "place":
             return replace(manifest, outputs={**manifest.outputs, name: replace(output, place="../../evil.so")})
-        case "absolute place":
-            return replace(manifest, outputs={**manifest.outputs, name: replace(output, place="/tmp/evil.so")})
-        case "output":
-            return replace(manifest, outputs={**manifest.outputs, "../../../evil.so": output})
-        case "object entry":
-            return replace(manifest, objects={**manifest.objects, "../../evil": "0" * 64})
         case "unit":
             return manifest.with_units((replace(manifest.units[0], object="../../../evil.o"), *manifest.units[1:]))
-        case "step":
-            return replace(manifest, steps=(replace(manifest.steps[0], output="/tmp/evil.so"),))
-        case "metadata":
-            return replace(manifest, metadata={**manifest.metadata, "../evil.pth": "import evil"})
         case _:
-            return replace(manifest, source_root="../..")
+            return replace(manifest, metadata={**manifest.metadata, "../evil.pth": "import evil"})
 
 
 @pytest.mark.parametrize(
-    "where", ["place", "absolute place", "output", "object entry", "unit", "step", "metadata", "source root"]
+    "where",
+    ["place", "unit", "metadata"],  # test_bundle.py has all of them
 )
 def test_bundle_that_leaves_its_folder(scene: Scene, stored: tuple[Path, Path], where: str) -> None:
     root, bundle = stored
@@ -604,15 +594,19 @@ def test_option_with_a_typing_error(scene: Scene) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"toolchain": 1}', '{"prefix": "/", "evil": 1}', None])
 def test_damaged_environment(scene: Scene, text: str | None) -> None:
     root = scene.checkout()
-    prefix = copy_of(scene.prefix, scene.folder / "own" / ".venv")
+    prefix = scene.folder / "own" / ".venv"
     place = prefix / "xfdev" / "environment.json"
+    place.parent.mkdir(parents=True)
     if text is None:
-        known = json.loads(place.read_text())
+        known = environment_of(scene.prefix)
         text = json.dumps({**known, "variables": ["A", "B"]})
     place.write_text(text)
     before = tree(root)
-    said = refused(scene, errors.BadEnvironment, "build", root, "--venv", prefix)
-    assert "xfdev up" in said["hint"]
+    if text == "{":
+        said = refused(scene, errors.BadEnvironment, "build", root, "--venv", prefix)
+        assert "xfdev up" in said["hint"]
+    for verb in ("plan", "build", "link", "check"):
+        assert scene.xfdev(verb, root, "--venv", prefix).status == errors.BadEnvironment.exit_code
     assert tree(root) == before
 
 
@@ -663,14 +657,21 @@ def test_broken_build_script(scene: Scene, how: str) -> None:
     text, says = BROKEN[how]
     (root / "setup.py").write_text(text)
     before = tree(root)
-    said = refused(scene, errors.ConfigureFailed, "build", root, "--venv", scene.prefix)
+    words = ("build", root, "--venv", scene.prefix)
+    if how == "exception":  # all ways of output are the same for all of them
+        said = refused(scene, errors.ConfigureFailed, *words)
+        assert "Traceback" in said["details"]
+    ended = scene.xfdev(*words, "--json")
+    assert ended.status == errors.ConfigureFailed.exit_code
+    said = ended.json
     assert says in said["message"] + said["why"]
     assert len(said["message"]) < 1000
     assert "--verbose" in said["hint"]
     assert tree(root) == before
-    scene.git(root, "checkout", "-q", "setup.py")
-    scene.build(root)
-    assert scene.behaviour(root) == BEHAVIOUR
+    if how == "quiet exit":
+        scene.git(root, "checkout", "-q", "setup.py")
+        scene.build(root)
+        assert scene.behaviour(root) == BEHAVIOUR
 
 
 def test_unit_that_does_not_compile(scene: Scene) -> None:
@@ -683,7 +684,7 @@ def test_unit_that_does_not_compile(scene: Scene) -> None:
     assert "ninja" not in ended.stderr
     assert not list((root / "counter").glob("*.so"))
     after = tree(root)
-    assert {path for path in set(after) ^ set(scene_before)} <= {"csrc/generated.h"}
+    assert set(after) ^ set(scene_before) <= {"csrc/generated.h"}
     command = re.search(r"do: (xfdev build .*) compiles this one again", ended.stderr)
     assert command, ended.stderr
     words = shlex.split(command[1])[1:]

@@ -324,6 +324,47 @@ def a_file_that_the_assembler_reads(w: World) -> Iterator[None]:
     yield
 
 
+@scenario
+def sources_that_come_and_go(w: World) -> Iterator[None]:
+    path = write(w, "csrc/four.cpp", 'extern "C" int four() { return 4; }\n')
+    yield
+    path.rename(w.root / "csrc/vier.cpp")
+    (w.root / "csrc/three.cpp").unlink()
+    yield
+    (w.root / "csrc/vier.cpp").unlink()
+    yield
+
+
+@scenario
+def a_build_script_that_changes(w: World) -> Iterator[None]:
+    in_setup(w, "include = [", 'flags.append("-DEXTRA=3")\ninclude = [')
+    yield
+    in_setup(w, '"include", "csrc/inner"', '"csrc/inner", "include"')
+    write(w, "csrc/inner/tally.h", "#define TALLY 3\n")
+    yield
+    write(w, "csrc/constants.in", "GENERATED 4\n")
+    yield
+
+
+@scenario
+def libraries_and_objects_that_others_wrote(w: World) -> Iterator[None]:
+    write(w, "csrc/constants.in", "GENERATED 4\n")
+    yield
+    first = next((w.root / "counter").glob("_first.*.so"))
+    second = next((w.root / "counter").glob("_second.*.so"))
+    first.write_bytes(second.read_bytes())
+    yield
+    second.unlink()
+    kept = next((w.root / ".xfdev/build/lib").rglob("_first.*.so"))
+    kept.write_bytes(kept.read_bytes()[:1000])
+    yield
+    objects = w.root / ".xfdev/build/temp/csrc"
+    if (objects / "three.o").exists():
+        (objects / "one.o").write_bytes((objects / "three.o").read_bytes())
+    write(w, "vendor/tally/include/tally.h", "#define TALLY 4\n")
+    yield
+
+
 # What git says, and does not say.
 
 

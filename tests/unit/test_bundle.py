@@ -20,7 +20,7 @@ FULL = Manifest(
     facts={"torch": "2.14.1", "arch": "9.0"},
     variables={"CXXFLAGS": "-I%{checkout}/x"},
     watched=("CXXFLAGS", "DEBUG"),
-    needs=Needs(glibc="2.17", torch="==2.14.1", cuda="13", python="abi3", machine="x86_64", sass=("9.0",), ptx=("9.0",)),
+    needs=Needs("2.17", torch="==2.14.1", cuda="13", python="abi3", machine="x86_64", sass=("9.0",), ptx=("9.0",)),
     scripts=Scripts(
         files={"setup.py": "1" * 40},
         globs=({"pattern": "csrc/*.cu", "recursive": False, "matches": ["csrc/a.cu"]},),

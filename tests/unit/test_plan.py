@@ -13,7 +13,7 @@ from xfdev import arch, plan
 from xfdev.bundle import Manifest, Needs, Unit
 from xfdev.inputs import Changes
 from xfdev.plan import Candidate, Mismatch
-from xfdev.toolchain import Torch, Toolchain
+from xfdev.toolchain import Toolchain, Torch
 
 FACTS = {
     "platform": "linux-x86_64",

@@ -156,6 +156,7 @@ class Session:
             compiles=self.compiles,
             cpus=self.cpus,
             recipe=workspace.last_recipe(self.root),
+            cuda=self.toolchain.has_cuda,
         )
 
 

@@ -194,9 +194,7 @@ class LocalStore:
             if not _is(folder / path, digest):
                 raise BadBundle(f"bundle {name[:12]} is corrupted: {path} is not what it was", hint=_REMOVE)
         kept = {"manifest.json", "summary.json", "used", *wanted}
-        found = (path for path in folder.rglob("*") if not path.is_dir())
-        extra = sorted(str(path.relative_to(folder)) for path in found)
-        foreign = [path for path in extra if path not in kept]
+        foreign = sorted(path for path in _files_below(folder) if path not in kept)
         if foreign:
             raise BadBundle(f"bundle {name[:12]} has a foreign file: {foreign[0]}", hint=_REMOVE)
 
@@ -257,6 +255,13 @@ def _is(path: Path, digest: str) -> bool:
         return sha256(path) == digest
     except OSError:
         return False
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """All files and links, relative to *folder*; none where it goes away meanwhile."""
+    for base, names, files in os.walk(folder):
+        for name in (*files, *(name for name in names if os.path.islink(os.path.join(base, name)))):
+            yield os.path.relpath(os.path.join(base, name), folder)
 
 
 def _sync(folder: Path) -> None:

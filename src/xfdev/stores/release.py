@@ -98,7 +98,8 @@ def _sdist_files(sdist: Path) -> dict[str, str]:
     with tarfile.open(sdist) as archive:
         for member in archive:
             stream = archive.extractfile(member) if member.isreg() else None
-            if stream is not None:
+            # A submodule's .git that was packed by mistake is no source, and is not unpacked either.
+            if stream is not None and ".git" not in member.name.split("/"):
                 path, data = member.name.partition("/")[2], stream.read()
                 found[path] = blob_id(data)
                 if path == "setup.cfg" and data.endswith(_EGG_INFO):

@@ -171,6 +171,9 @@ def settings(argv: list, nvcc: bool, environ: dict) -> dict:
     """The variables to run ccache with: the user's, less those that could make it less exact."""
     kept = {"CCACHE_" + name for name in KEPT}
     result = {name: value for name, value in environ.items() if not name.startswith("CCACHE_") or name in kept}
+    place, _, below = os.getcwd().partition(os.sep + ".xfdev" + os.sep)
+    if below:
+        result["CCACHE_BASEDIR"] = place  # an environment may serve several checkouts
     for line in read(os.path.join(environ.get("CCACHE_DIR") or HERE, "ccache.conf")).splitlines():
         key, _, value = line.partition("=")
         name = CONFIGURED.get(key.strip())
