@@ -385,8 +385,9 @@ def _pinned(environment: Environment) -> str:
     if not environment.torch:
         return ""
     public = environment.torch.partition("+")[0]
-    known = [path.name.split("-")[1] for path in environment.site_packages.glob("torch-*.dist-info")]
-    version = next((name.removesuffix(".dist-info") for name in known if name.startswith(public)), environment.torch)
+    names = [path.name for path in environment.site_packages.glob("torch-*.dist-info")]
+    known = [name.removeprefix("torch-").removesuffix(".dist-info") for name in names]
+    version = next((version for version in known if version.startswith(public)), environment.torch)
     return f"torch==={version}\n"
 
 

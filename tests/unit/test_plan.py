@@ -262,7 +262,7 @@ def test_lost_generated_file_asks_the_build_script_again() -> None:
     ],
 )
 def test_full(changes: Changes, differing: tuple[Mismatch, ...], compiles: bool, kind: str, reason: str) -> None:
-    decided = plan.decide([candidate("b", changes, *differing, kind=kind)], compiles=compiles, cpus=1)
+    decided = plan.decide([candidate("b", changes, *differing, kind=kind)], compiles=compiles, cpus=1, cuda=True)
     assert decided.verdict == "full"
     assert decided.candidate is None
     assert decided.affected == {}
@@ -270,6 +270,16 @@ def test_full(changes: Changes, differing: tuple[Mismatch, ...], compiles: bool,
     assert decided.refused[0].reasons[0] == reason
     assert decided.reconfigure
     assert decided.total == (3 if kind == "build" else None)
+
+
+def test_size_of_a_full_compile_is_told_by_one_of_the_same_kind() -> None:
+    """With CUDA there is far more to compile than without."""
+    small = candidate("small", NOTHING, BLOCK, facts={"python": "3.11"}, units=(unit("a.cpp"),))
+    large = candidate("large", NOTHING, BLOCK)
+    assert plan.decide([small, large], compiles=True, cpus=1, cuda=True).total == 3
+    assert plan.decide([large, small], compiles=True, cpus=1, cuda=False).total == 1
+    assert plan.decide([large], compiles=True, cpus=1, cuda=False).total is None
+    assert plan.decide([large], compiles=True, cpus=1, cuda=False, recipe=small.manifest).total == 1
 
 
 def test_units_with_other_flags_are_never_mixed() -> None:

@@ -270,8 +270,13 @@ def store_bundle(session: Session, manifest: Manifest, objects: Path | None) -> 
     manifest = replace(manifest, objects=entries)
     same = next((entry.id for entry in session.store.summaries() if entry.content == manifest.content), None)
     if same is not None:
-        session.store.use(same)
-        return same
+        try:
+            session.store.verify(same)  # a damaged one must not keep a whole one out
+            session.store.use(same)
+            return same
+        except BadBundle as error:
+            console.warning(f"{error}; it is thrown away")
+            session.store.remove(same)
     return session.store.put(manifest, {name: session.root / LIB / name for name in manifest.outputs}, objects)
 
 
