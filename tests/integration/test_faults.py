@@ -32,7 +32,7 @@ from faultkit import (
     wait_for,
 )
 
-from xfdev import errors, files, orphans, venv
+from xfdev import errors, files, make_venv, orphans
 from xfdev.bundle import from_bytes
 from xfdev.commands import session
 from xfdev.stores.local import LocalStore
@@ -144,7 +144,7 @@ def test_killed_while_an_environment_is_emptied(tmp_path: Path, monkeypatch: pyt
         remove(path)
 
     monkeypatch.setattr("shutil.rmtree", note)
-    venv._empty(prefix)
+    make_venv._empty(prefix)
     assert order[-1] == "xfdev"
     assert list(prefix.iterdir()) == []
 

@@ -25,7 +25,8 @@ FACTS = {"checkout", "toolchain", "gpu", "inputs", "elf", "fatbin", "needs", "ar
 DECISIONS = {"plan"}
 #: What changes something: files, environments, processes that compile.
 ACTIONS = {
-    "compile", "configure", "link", "venv", "sources", "execute", "children", "orphans", "submodules", "clones",
+    "compile", "configure", "link", "venv", "make_venv", "launchers", "sources", "execute", "children", "orphans",
+    "submodules", "clones",
     "arrivals", "sdist", "index", "record", "stores.local", "stores.release",
 }  # fmt: skip
 

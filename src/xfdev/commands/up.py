@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xfdev import arch as archs
-from xfdev import gpu, profile, sources, toolchain, venv
+from xfdev import gpu, make_venv, profile, sources, toolchain, venv
 from xfdev.checkout import open_checkout
 from xfdev.cli import add_options
 from xfdev.commands import apply
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
         environment = ready(prefix, entry, arch)
         if environment is None:
             console.info(f"toolchain {entry.name}: {entry.summary}{reason}")
-            environment = venv.create(
+            environment = make_venv.create(
                 prefix,
                 entry,
                 python=chosen.python or sys.executable,
