@@ -216,7 +216,10 @@ def test_an_edit(world: World, kind: str) -> None:
         assert world.build() == expected
         made, launches = world.by_hand(world.python(), "setup.py", "build_ext", "--inplace")
         assert made == expected
-        assert launches == ALL_HIT  # xfdev's objects serve it
+        # The edited unit may miss: its object is of a checkout that lies elsewhere, seen from the environment.
+        edited = "first" if name.startswith("include/") else Path(name).stem
+        assert {unit for unit, how in launches.items() if how != "hit"} <= {edited}
+        assert launches.keys() == ALL_HIT.keys()
     finally:
         world.edit(name, new, old)
     made, launches = world.by_hand(world.python(), "setup.py", "build_ext", "--inplace")
