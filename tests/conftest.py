@@ -16,13 +16,6 @@ import differ
 import support
 
 
-def pytest_configure() -> None:
-    """A test run started in the background, or under nohup, ignores these signals, and so would what it starts."""
-    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, default)
-
-
 @pytest.fixture(autouse=True)
 def _protected(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the developer's caches and settings, or depends on their variables."""
@@ -98,6 +91,10 @@ def lab(
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A test run started in the background, or under nohup, ignores these signals, and so would what it starts.
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
     config.stash[support.SUMMARY] = []
 
 
