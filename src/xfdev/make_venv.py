@@ -150,7 +150,13 @@ def _host_cuda(major: str, environ: Mapping[str, str]) -> str | None:
     trees += sorted(Path("/usr/local").glob(f"cuda-{major}*"), reverse=True)
     for tree in trees:
         nvcc = tree / "bin" / "nvcc"
-        if os.access(nvcc, os.X_OK) and f"release {major}." in run.capture([nvcc, "--version"], check=False).stdout:
+        # The compiler proper beside it: a script of that name in /usr/local/bin makes no CUDA tree of /usr/local.
+        whole = (tree / "nvvm" / "bin" / "cicc").exists()
+        if (
+            whole
+            and os.access(nvcc, os.X_OK)
+            and f"release {major}." in run.capture([nvcc, "--version"], check=False).stdout
+        ):
             return str(tree)
     return None
 
