@@ -16,6 +16,7 @@ from pathlib import Path
 
 from xfdev import run
 from xfdev.errors import CommandFailed, DubiousOwnership, NoSuchPath, NotAGitTree
+from xfdev.files import explained
 
 # What a user, a hook or a daemon may have configured must not make git look less closely, or write.
 _CAREFUL = (
@@ -244,7 +245,9 @@ def open_checkout(path: Path, environ: Mapping[str, str]) -> Checkout:
 
     Raises NoSuchPath, NotAGitTree, or DubiousOwnership where git refuses a tree of another user.
     """
-    if not path.exists():
+    with explained(str(path)):  # a folder on the way may be closed to this user
+        exists = path.exists()
+    if not exists:
         raise NoSuchPath(f"{path} does not exist", hint="give the folder of a checkout, or run xfdev up to get one")
     folder = path if path.is_dir() else path.parent
     try:
