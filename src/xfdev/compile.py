@@ -28,6 +28,9 @@ from xfdev.toolchain import Toolchain, absolute_folders
 from xfdev.venv import Environment
 from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build
 
+#: What it takes to get an object from the cache (measured: 0.05 to 0.5 s).
+_RESTORE_SECONDS = 0.3
+
 
 @dataclass(frozen=True)
 class Built:
@@ -179,7 +182,8 @@ def _compile(
                 name=unit.source,
                 argv=(launcher, *(places.concrete(word) for word in unit.argv)),
                 output=output,
-                seconds=unit.seconds,
+                # One that nothing changed for comes from the cache: what has to compile starts first.
+                seconds=unit.seconds if unit.digest is None else _RESTORE_SECONDS,
                 peak=unit.peak or (NVCC_PEAK if unit.source.endswith(".cu") else CPP_PEAK),
             )
         )

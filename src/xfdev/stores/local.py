@@ -73,7 +73,7 @@ class LocalStore:
                 for entry, digest in manifest.objects.items():
                     if objects is not None:
                         self._add(work / "objects" / entry, objects / entry, digest)
-                write_atomic(work / "manifest.json", data, 0o444)
+                write_atomic(work / "manifest.json", data, 0o444, durable=True)
                 write_json(work / "summary.json", _summary(manifest))
                 (work / "used").touch()
                 for folder, _, _ in os.walk(work, topdown=False):
