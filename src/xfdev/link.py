@@ -1,7 +1,7 @@
 """The editable install: a bundle's outputs in their places, and metadata that every tool understands.
 
 Outputs are copied, not linked: a build typed by hand writes into the checkout, and must not write through a link
-into a bundle; and pruning a store must not break a checkout. (Copying the 12 MB of xFormers takes about 10 ms.)
+into a bundle; and pruning a store must not break a checkout. (Copying 12 MB takes about 10 ms.)
 """
 
 from __future__ import annotations

@@ -199,6 +199,6 @@ def test_places_longest_first_and_back(word: str, abstract: str) -> None:
 
 
 def test_recipe_of_one_checkout_runs_in_another() -> None:
-    other = replace(PLACES, checkout="/work/q", prefix="/envs/e", site_packages="/envs/e/lib/python3.11/site-packages")
-    assert other.concrete(PLACES.abstract("-I/home/u/p/include")) == "-I/work/q/include"
+    other = replace(PLACES, checkout="/srv/q", prefix="/envs/e", site_packages="/envs/e/lib/python3.11/site-packages")
+    assert other.concrete(PLACES.abstract("-I/home/u/p/include")) == "-I/srv/q/include"
     assert other.concrete(PLACES.abstract("/home/u/p/.venv/bin/ccache")) == "/envs/e/bin/ccache"
