@@ -19,8 +19,8 @@ test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25
 	XFDEV_SEQUENCES=500 $(TOOLS)/bin/python -m pytest tests/integration/test_differential.py
 
 lint: $(TOOLS)/test  ## formatting, lint, types
-	$(TOOLS)/bin/ruff format --check src tests benchmarks
-	$(TOOLS)/bin/ruff check src tests benchmarks
+	$(TOOLS)/bin/ruff format --check src tests benchmarks tools
+	$(TOOLS)/bin/ruff check src tests benchmarks tools
 	$(TOOLS)/bin/mypy
 
 bench: $(TOOLS)/ready  ## the table of the README, measured here (needs 15 GB and half an hour)

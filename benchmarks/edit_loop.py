@@ -79,6 +79,7 @@ class Bench:
         """A new clone that nothing was built in, and no xFormers in the environment."""
         self.clones += 1
         target = self.folder / f"clone-{self.clones}"
+        shutil.rmtree(target, ignore_errors=True)  # of a run in the same folder that was ended
         call("git", "clone", "-q", "--local", self.main, target, cwd=self.folder, env=self.env)
         # Each checkout has its environment at .venv; a link stands in for 8 GB.
         (target / ".venv").symlink_to(self.venv)

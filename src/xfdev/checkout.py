@@ -127,6 +127,7 @@ class Checkout:
     def _index(self) -> Mapping[str, _Entry]:
         entries: dict[str, _Entry] = {}
         path = ""
+        _ = self._index_written  # asked first: an index written meanwhile then only makes more files too young
         for line in self.git("ls-files", "-s", "-v", "-z", "--debug").split("\0"):
             # After the NUL of one entry comes what --debug says of it, then the next entry.
             said = _DEBUG.match(line)
@@ -142,9 +143,27 @@ class Checkout:
         return entries
 
     @cached_property
-    def _modified(self) -> frozenset[str]:
-        listed = self.git("diff-files", "--name-only", "--ignore-submodules=all", "-z")
-        return frozenset(filter(None, listed.split("\0")))
+    def _git_paths(self) -> Mapping[str, Path]:
+        """Files of git's own by name; worktrees share some of them with their repository."""
+        names = ("index", "info/attributes", "info/exclude")
+        said = self.git("rev-parse", *(word for name in names for word in ("--git-path", name)))
+        return {name: self.root / line for name, line in zip(names, said.splitlines(), strict=True)}
+
+    @cached_property
+    def _index_written(self) -> int:
+        """When git last wrote the index, in nanoseconds."""
+        try:
+            return self._git_paths["index"].stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _unmodified(self, entry: _Entry, path: Path) -> bool:
+        """Whether git's index answers for the file: it has not changed since git looked, nor in the very moment.
+
+        A file that is as young as the index may have been written again after git read it, with the same times. git
+        reads such files; whoever asks here has to read them, too.
+        """
+        return entry.stat is not None and max(entry.stat[:2]) < self._index_written and _same_file(entry, path)
 
     @cached_property
     def _converts(self) -> bool:
@@ -155,7 +174,7 @@ class Checkout:
         if any(path.rpartition("/")[2] == ".gitattributes" for path in self._index):
             return True
         base = self._environ.get("XDG_CONFIG_HOME") or os.path.join(self._environ.get("HOME", "/"), ".config")
-        local = self.root / self.git("rev-parse", "--git-path", "info/attributes").strip()
+        local = self._git_paths["info/attributes"]
         return any(os.path.exists(path) for path in (local, f"{base}/git/attributes", "/etc/gitattributes"))
 
     def _has_attributes(self, path: str) -> bool:
@@ -213,8 +232,7 @@ class Checkout:
                 entry is not None
                 and entry.trusted
                 and self._answers
-                and path not in self._modified
-                and _same_file(entry, self.root / path)
+                and self._unmodified(entry, self.root / path)
                 and not self._has_attributes(path)
             ):
                 found[path] = entry.blob
@@ -234,7 +252,7 @@ class Checkout:
     @cached_property
     def git_path_exclude(self) -> Path:
         """The file of ignore rules that git keeps for itself; worktrees share their repository's."""
-        return (self.root / self.git("rev-parse", "--git-path", "info/exclude").strip()).resolve()
+        return self._git_paths["info/exclude"].resolve()
 
     def tracked(self, path: str) -> bool:
         return path in self._index

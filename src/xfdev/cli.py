@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from xfdev import __version__, options
@@ -23,6 +24,9 @@ VERBS = {
     "build": "compile what changed, and link it",
     "prebuild": "compile everything and write a bundle",
     "check": "import the project in a fresh process and say what works and what is stale",
+    "attach": "in a container that was just created: link the checkout, compile nothing, say what is ready",
+    "image": "build, push and inspect the environment image",
+    "init": "write .devcontainer/ into a checkout, merged with what is there",
     "bundle": "list, show, verify, prune the bundles of the local store",
 }
 
@@ -79,7 +83,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         console.verbose, console.quiet = args.verbose, args.quiet
         as_json = args.json
         module = importlib.import_module(f"xfdev.commands.{args.verb}")
-        return _finish(module.run(args, env), as_json)
+        result = module.run(args, env)
+        if env.get("XFDEV_STATUS") and args.verb in ("up", "link", "build") and result.get("linked"):
+            from xfdev import status
+
+            status.ready(env, Path(result["checkout"]), result["lines"])
+        return _finish(result, as_json)
     except XfdevError as error:
         return _report(error, as_json)
     except KeyboardInterrupt:

@@ -135,6 +135,16 @@ class CommandFailed(XfdevError):
     meaning = "another program (git, pip, ...) failed"
 
 
+class FilesInTheWay(XfdevError):
+    exit_code = 31
+    meaning = "files that are there would have to change, and nobody agreed to it"
+
+
+class NoEngine(XfdevError):
+    exit_code = 32
+    meaning = "no container engine answers"
+
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: a bug in xfdev
 

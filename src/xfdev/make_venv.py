@@ -60,9 +60,25 @@ def create(
     if not interpreter.exists() or not (prefix / "bin" / "activate").exists():
         with console.step(f"making a virtual environment in {prefix}"):
             _make(prefix, python, environ)
+    _install(interpreter, entry, environ=environ, packages=packages)
+    return finish(prefix, entry, environ=environ, arch=arch, variables=variables, build_classes=build_classes)
+
+
+def finish(
+    prefix: Path,
+    entry: ToolchainEntry,
+    *,
+    environ: Mapping[str, str],
+    arch: str,
+    variables: Mapping[str, str],
+    build_classes: Sequence[str] = (),
+) -> venv.Environment:
+    """Put into the virtual environment at *prefix*, which has its packages, what makes it one of *entry*.
+
+    Raises BadEnvironment where its torch is not that of *entry*.
+    """
     version = _python_version(prefix)
     site = prefix / "lib" / f"python{version}" / "site-packages"
-    _install(interpreter, entry, environ=environ, packages=packages)
     torch = toolchain.torch_in(site)
     if entry.torch and torch is None:
         raise BadEnvironment(f"pip installed {entry.torch}, but {site}/torch has no version.py")

@@ -34,6 +34,8 @@ class Profile:
     native: tuple[str, ...] = ()
     version_file: str | None = None
     build_classes: tuple[str, ...] = ()
+    first_build_variable: str = "FIRST_BUILD_URL"
+    fork_variable: str = "FORK_URL"
     environment: Mapping[str, str] = field(default_factory=dict)
     submodule_commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)

@@ -109,11 +109,12 @@ def nvcc_at(cuda_home: Path, memory: Path) -> Compiler | None:
 
 def nvcc_archs(nvcc: Compiler, memory: Path) -> frozenset[str]:
     """What ``nvcc --list-gpu-code`` prints: ``sm_75``, ``sm_90``, ..."""
-    known = read_json(memory / "nvcc-archs.json")
+    place = memory / f"archs-{nvcc.digest[:16]}.json"
+    known = read_json(place)
     if not isinstance(known, dict) or known.get("digest") != nvcc.digest:
         listed = run.capture([nvcc.path, "--list-gpu-code"], check=False).stdout.split()
         known = {"digest": nvcc.digest, "archs": listed}
-        _remember(memory / "nvcc-archs.json", known)
+        _remember(place, known)
     return frozenset(known["archs"])
 
 
@@ -129,8 +130,10 @@ def host_compiler(environ: Mapping[str, str], memory: Path) -> Compiler | None:
 
 
 def _remembered(memory: Path, path: Path, parts: Sequence[Path], ask: Sequence[str], pattern: str) -> Compiler | None:
-    identity = [[str(part), *_identity(part)] for part in parts]
-    place = memory / f"{path.name}.json"
+    # The same tools serve many checkouts, each of which may reach them by a link of its own.
+    real = os.path.realpath(path)
+    identity = [[os.path.realpath(part), *_identity(part)] for part in parts]
+    place = memory / f"{path.name}-{hashlib.sha256(real.encode()).hexdigest()[:16]}.json"
     known = read_json(place)
     if not isinstance(known, dict) or known.get("identity") != identity:
         try:
@@ -162,7 +165,7 @@ def _remember(place: Path, value: object) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, value)
     except (OSError, XfdevError):
-        pass  # a read-only checkout: it is found out anew next time
+        pass  # a read-only cache: it is found out anew next time
 
 
 def _glibc() -> str:

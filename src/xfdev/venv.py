@@ -116,3 +116,8 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
         return Path(environ["XFDEV_CACHE"]).absolute()
     base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
     return Path(base) / "xfdev"
+
+
+def tools_memory(environ: Mapping[str, str]) -> Path:
+    """Where versions and digests of compilers are remembered: hashing nvcc takes longer than a whole link."""
+    return cache_folder(environ) / "tools"

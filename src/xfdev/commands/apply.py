@@ -26,6 +26,7 @@ from xfdev.errors import (
 from xfdev.files import explained, write_atomic
 from xfdev.profile import toolchains
 from xfdev.toolchain import nvcc_archs, torch_archs
+from xfdev.venv import tools_memory
 from xfdev.workspace import BUILD, LIB, RECIPE, clear_build, kept_build, last_recipe
 
 if TYPE_CHECKING:  # a link needs none of what a compile needs, and starts the sooner
@@ -211,7 +212,7 @@ def require_compilers(session: Session) -> None:
         )
     check_known(
         session.arch,
-        nvcc=nvcc_archs(chain.nvcc, session.root / ".xfdev" / "memory"),
+        nvcc=nvcc_archs(chain.nvcc, tools_memory(session.environ)),
         torch=torch_archs(environment.site_packages),
     )
 
@@ -233,7 +234,7 @@ def fetch_submodules(session: Session, read: Iterable[str] | None = None) -> Non
             hint=f"git -C {session.root} submodule update --init --depth 1 {' '.join(missing)}",
             details=error.details,
         ) from error
-    for name in ("submodules", "_index", "_modified"):
+    for name in ("submodules", "_index", "_index_written"):
         session.checkout.__dict__.pop(name, None)  # what it said before is no longer so
 
 

@@ -265,7 +265,7 @@ def session_for(
         arch=arch,
         environ=env,
         watched=facts.variables,
-        memory=checkout.root / ".xfdev" / "memory",
+        memory=venv.tools_memory(environ),
     )
     return Session(checkout, facts, environment, found, arch, env, chosen, local_store(environ))
 

@@ -14,25 +14,55 @@ from xfdev import gpu, make_venv, profile, sources, toolchain, venv
 from xfdev.checkout import open_checkout
 from xfdev.cli import add_options
 from xfdev.commands import apply
-from xfdev.commands.session import check_project, release_version, resolve_options, session_for, with_cache
-from xfdev.console import console
+from xfdev.commands.session import (
+    Session,
+    check_project,
+    release_version,
+    resolve_options,
+    session_for,
+    with_cache,
+)
+from xfdev.console import console, duration
 from xfdev.errors import UsageError
 from xfdev.files import locked
 from xfdev.link import state_folder
+from xfdev.plan import Plan
 
 EXAMPLE = "xfdev up xformers==0.0.35"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a path, a git URL (with @REF for a branch, tag or commit), or name==version")
-    parser.add_argument("--into", metavar="PATH", help="the folder to put the checkout in (default: by its name, here)")
     parser.add_argument("--cpu", action="store_true", help="an environment without CUDA: the C++ parts are compiled")
     parser.add_argument("--no-build", action="store_true", help="link what can be linked, and compile nothing")
+    add_environment_arguments(parser)
+
+
+def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--into", metavar="PATH", help="the folder to put the checkout in (default: by its name, here)")
     add_options(parser, "arch", "toolchain", "python", "venv", "cache", "jobs")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     started = time.monotonic()
+    session = prepare(args, environ)
+    with session.locked():
+        decided, built, state = apply.bring_up_to_date(session, compile_allowed=not args.no_build)
+    compiled = list(built.compiled) if built else []
+    restored = list(built.restored) if built else []
+    seconds = time.monotonic() - started
+    return {
+        **apply.as_json(session, decided),
+        **state,
+        "compiled": compiled,
+        "restored": restored,
+        "elapsed": seconds,
+        "lines": summary(session, decided, compiled, restored, seconds) + _next(session),
+    }
+
+
+def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
+    """The checkout of ``args.source`` and its environment, both made where they are missing."""
     cwd = Path.cwd()
     source = sources.parse(args.source, cwd)
     facts = profile.profiles()["default"]
@@ -46,9 +76,14 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
     facts = profile.of_checkout(checkout.root)
     chosen = resolve_options(args, checkout.root, environ)
     environ = with_cache(chosen, environ)
-    name, arch, reason = choose_toolchain(args.cpu, chosen.toolchain, chosen.arch, checkout.root, facts, environ)
-    entry = profile.toolchain_entry(name)
     prefix = checkout.root / (chosen.venv or ".venv")
+    # One that lies elsewhere serves many checkouts: it is what it is, and its arch is whatever each of them asks for.
+    shared = venv.read(prefix) if chosen.venv and not (args.cpu or chosen.toolchain) else None
+    if shared is not None:
+        name, arch, reason = shared.toolchain, shared.arch, ""
+    else:
+        name, arch, reason = choose_toolchain(args.cpu, chosen.toolchain, chosen.arch, checkout.root, facts, environ)
+    entry = profile.toolchain_entry(name)
     state_folder(checkout.root)
     with locked(checkout.root / ".xfdev" / "lock", str(checkout.root), wait=10.0):
         environment = ready(prefix, entry, arch)
@@ -64,18 +99,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
                 variables=facts.environment,
                 build_classes=facts.build_classes,
             )
-        session = session_for(checkout, environment, chosen, environ)
-        decided, built, state = apply.bring_up_to_date(session, compile_allowed=not args.no_build)
-    compiled = list(built.compiled) if built else []
-    restored = list(built.restored) if built else []
-    return {
-        **apply.as_json(session, decided),
-        **state,
-        "compiled": compiled,
-        "restored": restored,
-        "elapsed": time.monotonic() - started,
-        "lines": _lines(session, decided, compiled, restored, time.monotonic() - started),
-    }
+    return session_for(checkout, environment, chosen, environ)
 
 
 def ready(prefix: Path, entry: profile.ToolchainEntry, arch: str) -> venv.Environment | None:
@@ -115,20 +139,26 @@ def choose_toolchain(
     return facts.toolchain_for("reuse", version), "", " (reuses most)"
 
 
-def _lines(session: Any, decided: Any, compiled: list[str], restored: list[str], seconds: float) -> list[str]:
-    from xfdev.console import duration
-
-    root = session.root
-    where = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+def summary(session: Session, decided: Plan, compiled: list[str], restored: list[str], seconds: float) -> list[str]:
+    """What is ready, in two lines."""
     chain = session.toolchain.facts
     reused = decided.candidate.label if decided.candidate else "nothing"
-    lines = [
-        f"ready: {where}, "
+    return [
+        f"ready: {_where(session)}, "
         + (f"torch {chain['torch']}" if "torch" in chain else "no torch")
         + (f", CUDA {chain['cuda']}" if "cuda" in chain else ", no CUDA")
         + f", {duration(seconds)}",
         f"{decided.verdict}: reused {reused}; {len(compiled)} units compiled, {len(restored)} from the cache",
     ]
+
+
+def _where(session: Session) -> Path:
+    root = session.root
+    return root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+
+
+def _next(session: Session) -> list[str]:
+    lines, where = [], _where(session)
     if session.toolchain.has_cuda and not gpu.visible_archs(session.environ):
         other = "" if session.toolchain.nvcc else f"; xfdev up {where} --arch 9.0 compiles for a GPU that is not there"
         lines.append(f"no GPU here: kernels do not run; xfdev up {where} --cpu makes a CPU-only environment{other}")

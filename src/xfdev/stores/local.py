@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xfdev.bundle import Manifest, from_bytes
+from xfdev.console import console
 from xfdev.errors import BadBundle, UsageError
 from xfdev.files import explained, read_json, sha256, write_atomic, write_json
 
@@ -176,6 +177,19 @@ class LocalStore:
             if not _is(folder / entry, digest):
                 return None
         return folder
+
+    def adopt(self, other: LocalStore) -> list[str]:
+        """Copy those bundles of *other* that are not here; returns their ids. Damaged ones are left out."""
+        added = []
+        for name in sorted({*other.ids()} - {*self.ids()}):
+            try:
+                manifest = other.manifest(name)
+                other.verify(name)
+                outputs = {output: other.output(name, output) for output in manifest.outputs}
+                added.append(self.put(manifest, outputs, other.objects(name, manifest)))
+            except (BadBundle, FileNotFoundError) as error:
+                console.warning(f"{error}; it is left out")
+        return added
 
     def use(self, name: str) -> None:
         """Note that a bundle was used, for pruning by age."""
