@@ -16,7 +16,7 @@ target "common" {
   secret     = ["id=ca,env=XFDEV_BUILD_CA", "id=pip,env=XFDEV_BUILD_PIP_CONF", "id=apt,env=XFDEV_BUILD_APT"]
   # The cache goes with the image: whoever has its name needs no other.
   cache-to = ["type=inline"]
-  output   = ["type=image,compression=zstd,oci-mediatypes=true,rewrite-timestamp=true"]
+  output   = ["type=image,compression=zstd,oci-mediatypes=true"]
   args = {
     BASE_IMAGE               = BASE_IMAGE != "" ? BASE_IMAGE : null
     XFDEV                    = "."

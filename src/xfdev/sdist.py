@@ -69,6 +69,8 @@ def _refuse_unsafe(member: tarfile.TarInfo) -> None:
         raise tarfile.ExtractError(f"{member.name!r} would be written outside the folder")
     if not (member.isreg() or member.isdir()):
         raise tarfile.ExtractError(f"{member.name!r} is a link or a device, which needs Python 3.10.12 or newer")
+    # Root would give the files to the numbers of whoever packed them, and git then refuses the tree.
+    member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
     member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
 
 

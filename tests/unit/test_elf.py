@@ -200,7 +200,7 @@ def test_every_truncation_is_noticed(scratch: Path, length: int) -> None:
         elf.read(scratch)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(TYPICAL) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damage_is_a_bad_bundle_or_goes_unnoticed(scratch: Path, changes: list[tuple[int, int]]) -> None:
     content = bytearray(TYPICAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -243,6 +244,17 @@ def test_unpacking(tmp_path: Path) -> None:
     unpacked = sdist.unpack(make_tar(tmp_path / "x-1.tar.gz", members), tmp_path / "out")
     assert (unpacked.root.name, unpacked.newest) == ("x-1", 9)
     assert sorted(str(p.relative_to(unpacked.root)) for p in unpacked.root.rglob("*")) == ["a", "sub", "sub/b"]
+
+
+@pytest.mark.parametrize("old_python", [False, True])
+def test_what_root_unpacks_is_roots(old_python: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else git refuses the tree as somebody else's."""
+    if old_python:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    foreign = member("x-1/a")
+    foreign.uid = foreign.gid = 54321
+    unpacked = sdist.unpack(make_tar(tmp_path / "x-1.tar.gz", [foreign]), tmp_path / "out")
+    assert (unpacked.root / "a").stat().st_uid == os.geteuid()
 
 
 def test_damaged_archives(tmp_path: Path) -> None:

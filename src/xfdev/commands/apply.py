@@ -281,6 +281,8 @@ def store_bundle(session: Session, manifest: Manifest, objects: Path | None) -> 
     return session.store.put(manifest, {name: session.root / LIB / name for name in manifest.outputs}, objects)
 
 
+#: What clangd reads.
+DATABASE = ".xfdev/compile_commands.json"
 _BAD_BUNDLES = 6  # as many as are compared: a store that lost all of them still ends in a compile
 
 
@@ -290,8 +292,11 @@ def bring_up_to_date(session: Session, *, compile_allowed: bool) -> tuple[plan.P
         decided = session.plan()
         try:
             if decided.verdict == "reuse":
-                return decided, None, link_plan(session, decided)
-            return decided, *_build(session, decided, compile_allowed=compile_allowed)
+                built, state = None, link_plan(session, decided)
+            else:
+                built, state = _build(session, decided, compile_allowed=compile_allowed)
+            _tell_editors(session, decided, built, changed=state["changed"])
+            return decided, built, state
         except BadBundle as error:
             bundle = decided.candidate.bundle if decided.candidate else None
             if bundle is not None:
@@ -302,6 +307,23 @@ def bring_up_to_date(session: Session, *, compile_allowed: bool) -> tuple[plan.P
             else:
                 raise
     raise NothingFits("bundles were damaged again and again", hint="xfdev bundle verify --remove")
+
+
+def _tell_editors(session: Session, decided: plan.Plan, built: Built | None, *, changed: bool) -> None:
+    """Write what clangd reads, unless nothing can have changed in it."""
+    if built is None and not changed and (session.root / DATABASE).exists():
+        return
+    manifest = built.manifest if built else decided.candidate.manifest if decided.candidate else None
+    if manifest is None or not manifest.units:  # an official wheel: as it was compiled here last
+        manifest = last_recipe(session.root)
+    if manifest is None:
+        return
+    from xfdev import compile_commands
+
+    try:
+        compile_commands.write(session.root / DATABASE, manifest, session.places)
+    except (XfdevError, OSError) as error:  # what was asked for is done
+        console.warning(f"editors will not know how sources are compiled: {error}")
 
 
 def _build(session: Session, decided: plan.Plan, *, compile_allowed: bool) -> tuple[Built, dict[str, Any]]:

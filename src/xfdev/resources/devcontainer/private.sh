@@ -30,21 +30,29 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_
 
 # Install the lines of a lock that match a pattern: pip_install PYTHON LOCK PATTERN
 pip_install() {
-  grep -E "^--|$3" "$2" > /dev/shm/lock.txt
+  grep -E "$3" "$2" > /dev/shm/lock.txt
   (umask 0; "$1" -m pip install -q --no-compile --no-deps --require-hashes --only-binary :all: -r /dev/shm/lock.txt)
   settle "$(dirname "$(dirname "$1")")"
 }
 
-# Fix the times of a virtual environment, so that the same packages make the same layer, byte for byte, whenever it is
-# built; then compile, so that what is compiled fits these times. Everybody may write it, since everybody's container
-# user has another number.
+# Fix the times of a virtual environment, then compile, so that what is compiled fits these times. Everybody may write
+# it, since everybody's container user has another number.
 settle() {
-  touch_new "$1"
+  timeless "$1"
   (umask 0; "$1/bin/python" -m compileall -q -j 0 "$1/lib" > /dev/null || true)  # some packages have Python 2 in them
-  touch_new "$1"
-  rm -rf /tmp/* /root/.cache
 }
 
-touch_new() {
-  find "$1" -newermt '2020-01-02' -exec touch --no-dereference -d '2020-01-01T00:00:00Z' {} +
+# All that this step wrote gets the same time whenever it runs, so that the same packages make the same layer, byte for
+# byte: who has it need not fetch it again. (BuildKit's rewrite-timestamp does so too late for compiled Python, and not
+# for images that are kept locally.)
+timeless() {
+  find "${1:-/}" -xdev -newer $start -exec touch --no-dereference -d '2020-01-01T00:00:00Z' {} + 2> /dev/null || true
 }
+
+finished() {
+  rm -rf /tmp/* /root/.cache
+  timeless /
+}
+
+start=/dev/shm/start
+touch -d '1 second ago' $start
