@@ -135,8 +135,9 @@ def publish_words(
 ) -> list[str]:
     """What a build takes on top that others shall use.
 
-    Layers are compressed with zstd, which unpacks several times as fast as gzip. The cache is a part of the image (``inline``) unless it has a place of its own, which holds all stages.
-    *sbom* is a generator image, or ``""`` for BuildKit's own.
+    Layers are compressed with zstd, which unpacks several times as fast as gzip. The cache is a part of the image
+    (``inline``) unless it has a place of its own, which holds all stages. *sbom* is a generator image, or ``""`` for
+    BuildKit's own.
     """
     words = [word for context in contexts for word in ("--build-context", context)]
     if push:

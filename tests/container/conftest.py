@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import engine as engines
 import pytest
 
+import engine as engines
 import support
 
 

@@ -9,8 +9,9 @@ import re
 import time
 from pathlib import Path
 
-import engine as engines
 import pytest
+
+import engine as engines
 from engine import Engine
 
 #: Installs with apt and with pip; what the network of this machine needs comes as secrets and stays out of the image.

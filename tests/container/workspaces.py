@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import engine as engines
-
 from support import git
 from xfdev import devcontainer, sources
 

@@ -67,11 +67,17 @@ def up(root: Path, environ: Mapping[str, str]) -> Mapping[str, Any]:
     }
 
 
-def find(root: Path) -> Path:
+def config_of(root: Path) -> Path | None:
     """The devcontainer.json of *root*, where the spec has it."""
-    for name in (".devcontainer/devcontainer.json", ".devcontainer.json"):
-        if (root / name).is_file():
-            return root / name
+    names = (".devcontainer/devcontainer.json", ".devcontainer.json")
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def find(root: Path) -> Path:
+    """The devcontainer.json of *root*. Raises NoSuchPath."""
+    found = config_of(root)
+    if found is not None:
+        return found
     raise NoSuchPath(
         f"{root} has no .devcontainer/devcontainer.json",
         hint=f"xfdev init {root} writes one; xfdev up --engine venv needs none",

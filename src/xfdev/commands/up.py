@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a path, a git URL (with @REF for a branch, tag or commit), or name==version")
     parser.add_argument("--cpu", action="store_true", help="an environment without CUDA: the C++ parts are compiled")
     parser.add_argument("--no-build", action="store_true", help="link what can be linked, and compile nothing")
+    parser.add_argument(
+        "--engine",
+        choices=("venv", "container", "auto"),
+        default="venv",
+        help="venv: an environment in the checkout; container: the dev container of the checkout, whose .devcontainer "
+        "is written where there is none; auto: the container where a Docker engine answers (default: venv)",
+    )
     add_environment_arguments(parser)
 
 
@@ -44,6 +51,11 @@ def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    if args.engine != "venv":
+        from xfdev.commands import engine
+
+        if args.engine == "container" or engine.answers(environ):
+            return _in_container(args, environ)
     started = time.monotonic()
     session = prepare(args, environ)
     with session.locked():
@@ -59,6 +71,19 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
         "elapsed": seconds,
         "lines": summary(session, decided, compiled, restored, seconds) + _next(session),
     }
+
+
+def _in_container(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    from xfdev.commands import engine, init
+
+    engine.require(environ)
+    into = Path(args.into).absolute() if args.into else None
+    root = sources.obtain(sources.parse(args.source, Path.cwd()), into, submodules=(), cwd=Path.cwd())
+    if engine.config_of(root) is None:
+        wanted = argparse.Namespace(path=str(root), image=None, yes=False, toolchain=args.toolchain, arch=args.arch)
+        for line in init.run(wanted, environ)["lines"]:
+            console.info(line)
+    return engine.up(root, environ)
 
 
 def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
