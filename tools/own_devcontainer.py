@@ -9,7 +9,6 @@ and it fails where something would change.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -53,14 +52,16 @@ def files() -> dict[str, bytes]:
         '["--compile-commands-dir=${containerWorkspaceFolder}/.xfdev"]', "[]"
     )  # fmt: skip
     rendered[name] = devcontainer.merged(text, ours).encode()
-    json.dumps(devcontainer.parse(rendered[name].decode()))
-    return rendered
+    made = {f".devcontainer/{name}": data for name, data in rendered.items()}
+    # The devcontainer CLI builds from a copy of the Dockerfile elsewhere, which loses what lies beside it.
+    made[".dockerignore"] = rendered["Dockerfile.dockerignore"]
+    return made
 
 
 def main() -> int:
     stale = []
     for name, data in files().items():
-        path = ROOT / ".devcontainer" / name
+        path = ROOT / name
         if path.exists() and path.read_bytes() == data:
             continue
         stale.append(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import struct
 import subprocess
 from collections import Counter
@@ -37,13 +38,9 @@ def this_repository(target: Path) -> Path:
     """A clone of this repository as it is now, uncommitted edits included."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
-    target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["tar", "-C", ROOT, "--null", "-T", "-", "-cf", "-"],
-        input="\0".join(names).encode(), stdout=(target.parent / f"{target.name}.tar").open("wb"), check=True,
-    )  # fmt: skip
-    subprocess.run(["tar", "-C", target, "-xf", target.parent / f"{target.name}.tar"], check=True)
-    (target.parent / f"{target.name}.tar").unlink()
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
     git(target, "init", "-q")
     commit(target, "start")
     return target
