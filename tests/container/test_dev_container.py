@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,6 @@ def workspace(
     inside = f"file:///workspaces/{folder.name}/{PROJECT}.git"
     if fork is not None:
         git(parent, "clone", "-q", "--bare", str(fork), str(folder / f"{PROJECT}.git"))
-    cache = engine.name(f"cache-{word}")
     return workspaces.edited(
         folder,
         {
@@ -73,13 +73,20 @@ def workspace(
                 "options": workspaces.wheels(),
             },
             "remoteEnv": {"XFORMERS_FORK_URL": inside},
-            "mounts": [f"source={cache},target=/var/cache/xfdev,type=volume"],
         },
     )
 
 
 def up(engine: engines.Engine, folder: Path, image: str, *words: str, **more: str) -> Inside:
-    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "XFDEV_USER": "root", **more}
+    # The volume of caches has the user's name.
+    env = {
+        **engine.env,
+        "GPU": "false",
+        "XFDEV_IMAGE": image,
+        "XFDEV_USER": "root",
+        "USER": engine.name("user"),
+        **more,
+    }
     done = subprocess.run(
         ["devcontainer", "up", "--workspace-folder", str(folder), *words],
         env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
@@ -163,7 +170,7 @@ def test_what_cannot_be_cloned_stays_visible_until_it_can(
     engine: engines.Engine, image: str, release: Path, tmp_path: Path
 ) -> None:
     folder = workspace(engine, tmp_path, "broken", image, None)
-    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "XFDEV_USER": "root"}
+    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "XFDEV_USER": "root", "USER": engine.name("user")}
     done = subprocess.run(
         ["devcontainer", "up", "--workspace-folder", str(folder)],
         env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
@@ -194,27 +201,38 @@ def test_a_checkout_of_a_user_with_any_number(
     home.mkdir()
     os.chown(home, uid, uid)
     socket = engine.env["DOCKER_HOST"].removeprefix("unix://")
-    as_user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={os.stat(socket).st_gid}"]
+    # The CLI asks for the user's name, which few numbers have: an account of its own, for this process alone.
+    accounts = tmp_path / "passwd"
+    kept = [line for line in Path("/etc/passwd").read_text().splitlines() if line.split(":")[2] != str(uid)]
+    accounts.write_text("\n".join([*kept, f"developer:x:{uid}:{uid}::{home}:/bin/sh"]) + "\n")
+    accounts.chmod(0o644)
+    as_user = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', str(accounts)]
+    as_user += ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={os.stat(socket).st_gid}"]
+    # A folder that this user can write for Docker's settings, with the plugins that are in the engine's.
+    shutil.copytree(engine.env["DOCKER_CONFIG"], home / "docker", symlinks=True, dirs_exist_ok=True)
+    subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home)], check=True)
     env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "HOME": str(home), "TMPDIR": str(home)}
+    env |= {"DOCKER_CONFIG": str(home / "docker"), "USER": engine.name(f"user{uid}")}
     done = subprocess.run(
         [*as_user, "devcontainer", "up", "--workspace-folder", str(folder)],
         env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     answer = json.loads(done.stdout.strip().splitlines()[-1])
-    assert answer["outcome"] == "success", done.stderr[-5000:]
+    assert answer["outcome"] == "success", f"{answer}\n{done.stderr[-5000:]}"
     inside = Inside(engine, answer)
     assert inside.user == "vscode"
     assert inside.run("id -u").stdout.strip() == str(uid)
     assert "ready: xformers" in inside.prompt()
     assert (folder / PROJECT / ".xfdev").stat().st_uid == uid
-    assert inside.run("pip install -q --no-deps --no-index /opt/venv 2>&1 || touch /opt/venv/bin/mine").returncode == 0
+    # The environment of the image is this user's to change, whatever the number.
+    inside.run("pip uninstall -q -y iniconfig && ! python -c 'import iniconfig' 2>/dev/null")
 
 
 def test_roots_checkout_in_a_container_of_another_user_says_what_to_do(
     engine: engines.Engine, image: str, release: Path, tmp_path: Path
 ) -> None:
     folder = workspace(engine, tmp_path, "roots", image, release)
-    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image}
+    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "USER": engine.name("user")}
     done = subprocess.run(
         ["devcontainer", "up", "--workspace-folder", str(folder)],
         env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
@@ -236,7 +254,7 @@ def test_read_only_checkout_says_what_to_do(engine: engines.Engine, image: str, 
             "workspaceFolder": "/workspaces/ro",
         },
     )
-    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "XFDEV_USER": "root"}
+    env = {**engine.env, "GPU": "false", "XFDEV_IMAGE": image, "XFDEV_USER": "root", "USER": engine.name("user")}
     done = subprocess.run(
         ["devcontainer", "up", "--workspace-folder", str(folder)],
         env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
