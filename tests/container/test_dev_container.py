@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -294,3 +296,69 @@ def test_no_part_of_a_secret_is_in_the_image(engine: engines.Engine, image: str,
         searched += len(data)
         assert not any(needle in data for needle in needles), blob
     assert searched > 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def here(engine: engines.Engine, image: str, release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose image this machine has."""
+    folder = workspace(engine, tmp_path_factory.mktemp("here"), "here", image, release)
+    up(engine, folder, image)
+    return folder
+
+
+def test_registry_that_is_down_costs_seconds(engine: engines.Engine, here: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening
+        started = time.monotonic()
+        inside = up(engine, here, f"localhost:{nobody.getsockname()[1]}/none", "--remove-existing-container")
+    assert "0 units compiled" in inside.prompt()
+    assert time.monotonic() - started < 60
+
+
+def test_registry_that_never_answers_costs_seconds(engine: engines.Engine, here: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)  # connections are taken, and nothing is ever said
+        started = time.monotonic()
+        inside = up(engine, here, f"localhost:{silent.getsockname()[1]}/none", "--remove-existing-container")
+    assert "0 units compiled" in inside.prompt()
+    assert time.monotonic() - started < 120
+
+
+def test_foreign_image_in_the_registry_is_no_cache_and_no_harm(engine: engines.Engine, here: Path) -> None:
+    name = engine.pushed("foreign")
+    engine.docker("pull", "-q", engine.base13)
+    engine.docker("tag", engine.base13, f"{name}:cpu")
+    engine.docker("push", "-q", f"{name}:cpu")
+    inside = up(engine, here, name, "--remove-existing-container")
+    assert "0 units compiled" in inside.prompt()
+
+
+def test_plain_docker_does_the_same_where_the_cli_is_missing(
+    engine: engines.Engine, image: str, release: Path, tmp_path: Path
+) -> None:
+    folder = workspace(engine, tmp_path, "plain", image, release)
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    for program in ("docker", "git", "sh"):
+        found = shutil.which(program, path=engine.env["PATH"])
+        assert found
+        (bare / program).symlink_to(found)
+    env = {"PATH": str(bare), "USER": engine.name("user")}
+    with workspaces.counted(tmp_path) as programs:
+        done = xfdev(engine, "up", folder, "--engine", "container", "--json", **env)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert not workspaces.compilers(programs)
+    said = json.loads(done.stdout)
+    inside = Inside(
+        engine,
+        {"containerId": said["container"], "remoteUser": said["user"], "remoteWorkspaceFolder": said["workspace"]},
+    )
+    try:
+        assert "ready: xformers" in inside.prompt()
+        again = xfdev(engine, "up", folder, "--engine", "container", "--json", **env)
+        assert json.loads(again.stdout)["container"] == said["container"]
+    finally:
+        made = engine.docker("inspect", "-f", "{{.Config.Image}}", said["container"]).stdout.strip()
+        engine.docker("rm", "-f", said["container"])
+        engine.docker("image", "rm", "-f", made)
