@@ -40,8 +40,9 @@ def capture(
     timeout: float | None = None,
     input_text: str | None = None,
     check: bool = True,
+    show: bool = False,
 ) -> Completed:
-    """Run *argv* quietly and return what it printed.
+    """Run *argv* and return what it printed; with *show*, what it says on stderr is seen meanwhile instead.
 
     Raises CommandFailed when the program is missing, takes longer than *timeout* seconds, or (with *check*) exits
     with another status than 0.
@@ -57,7 +58,7 @@ def capture(
             input=input_text,
             stdin=subprocess.DEVNULL if input_text is None else None,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="surrogateescape",
@@ -68,7 +69,7 @@ def capture(
         raise CommandFailed(f"cannot run {words[0]}: permission denied", hint=f"chmod +x {words[0]}") from error
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(f"{Path(words[0]).name} did not answer within {timeout:g} s") from error
-    result = Completed(words, done.returncode, done.stdout, done.stderr)
+    result = Completed(words, done.returncode, done.stdout, done.stderr or "")
     if check and not result.ok:
         raise failure(result)
     return result

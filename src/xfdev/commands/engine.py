@@ -92,7 +92,8 @@ def with_user(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 def _by_cli(root: Path, environ: Mapping[str, str]) -> tuple[str, str, str]:
     with console.step("devcontainer up"):
-        done = running.capture(["devcontainer", "up", "--workspace-folder", root], env=environ, check=False)
+        words = ["devcontainer", "up", "--workspace-folder", str(root)]
+        done = running.capture(words, env=environ, check=False, show=not console.quiet)  # minutes, where it builds
     try:
         result = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -100,7 +101,7 @@ def _by_cli(root: Path, environ: Mapping[str, str]) -> tuple[str, str, str]:
     if not done.ok or result.get("outcome") != "success":
         raise CommandFailed(
             f"devcontainer up failed: {result.get('message') or _last(done.stderr)}",
-            why="the first line with ERROR above it, with --verbose, is the cause",
+            why="the first line with ERROR above is the cause",
             hint="fix it and run the same command again; finished layers are kept",
             details=done.stderr,
         )
