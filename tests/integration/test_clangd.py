@@ -51,11 +51,30 @@ def clangd(tmp_path: Path) -> Clangd:
 
 
 @pytest.fixture(scope="session")
-def tree(request: pytest.FixtureRequest) -> Path:
-    """A CUDA tree."""
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CUDA tree, with the headers of cuRAND: clang includes them in every CUDA source, and torch brings them."""
     if GIVEN:
         return next(Path(GIVEN).glob("lib/python3*/site-packages/nvidia/cu13"))
     found: Path = request.getfixturevalue("cuda")
+    if not (found / "include/curand_mtgp32_kernel.h").exists():
+        wheel = tmp_path_factory.mktemp("curand")
+        words = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            wheel,
+            "nvidia-curand==10.4.0.35",
+        ]
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            support.missing(f"pip cannot fetch cuRAND: {done.stderr.strip()[-200:]}")
+        for header in (wheel / "nvidia/cu13/include").glob("curand*"):
+            shutil.copyfile(header, found / "include" / header.name)
+        shutil.rmtree(wheel)
     return found
 
 
