@@ -115,7 +115,7 @@ def _last(text: str) -> str:
 
 def _by_docker(root: Path, file: Path, environ: Mapping[str, str]) -> tuple[str, str, str]:
     config = container.read(file, root, file.read_text(), environ)
-    known = _docker(["ps", "-aq", *_filters(config)], environ).split()
+    known = _docker(["ps", "-aq", "--no-trunc", *_filters(config)], environ).split()
     if known:
         _docker(["start", known[0]], environ)
         return known[0], config.user, config.workspace
