@@ -130,6 +130,12 @@ def caches(config: Config) -> list[str]:
     return [own] if isinstance(own, str) else list(own)
 
 
+def build_args(given: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Arguments as ``docker build`` takes them: ``NAME=VALUE``, or ``NAME`` for the value of that variable."""
+    pairs = (text.partition("=") for text in given)
+    return {name: value if equals else environ.get(name, "") for name, equals, value in pairs}
+
+
 def publish_words(
     *, push: bool, contexts: Sequence[str], cache_to: str | None, sbom: str | None, provenance: bool
 ) -> list[str]:

@@ -106,3 +106,8 @@ def test_what_is_published_carries_its_cache(push: bool) -> None:
     assert any(word.startswith("type=registry,ref=r/x:cache,mode=max") for word in apart)
     assert "type=sbom,generator=gen" in apart
     assert apart[-2:] == ["--provenance", "false"]
+
+
+def test_build_arguments_as_docker_takes_them() -> None:
+    given = container.build_args(["A=1=2", "B", "C=", "D"], {"B": "from here", "C": "not this"})
+    assert given == {"A": "1=2", "B": "from here", "C": "", "D": ""}

@@ -64,9 +64,11 @@ def _build(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str,
     words = container.build_words(
         config,
         tags=args.tag,
-        args=dict(text.split("=", 1) for text in args.build_arg if "=" in text),
+        args=container.build_args(args.build_arg, environ),
         # The build cache of the name that is built is looked at first.
-        cache_from=[*args.cache_from, *([args.tag[0]] if args.push else []), *container.caches(config)],
+        cache_from=list(
+            dict.fromkeys([*([args.tag[0]] if args.push else []), *args.cache_from, *container.caches(config)])
+        ),
         more=container.publish_words(
             push=args.push,
             contexts=args.build_context,
@@ -96,7 +98,15 @@ def _build(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str,
 
 def _inspect(name: str, environ: Mapping[str, str]) -> Mapping[str, Any]:
     engine.require(environ)
-    said = json.loads(running.capture(["docker", "image", "inspect", name], env=environ).stdout)[0]
+    done = running.capture(["docker", "image", "inspect", name], env=environ, check=False)
+    if not done.ok:
+        raise CommandFailed(
+            f"this machine has no image {name}",
+            why="only what was built or pulled here can be looked into",
+            hint=f"docker pull {name}",
+            details=done.stderr,
+        )
+    said = json.loads(done.stdout)[0]
     labels = {key: value for key, value in (said["Config"].get("Labels") or {}).items() if "xfdev" in key}
     lines = [f"{name}: {size(said['Size'])}, {len(said['RootFS']['Layers'])} layers"]
     return {
