@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xfdev import inputs, link, plan
 from xfdev.arch import check_known
-from xfdev.bundle import Manifest, Unit
+from xfdev.bundle import Manifest
 from xfdev.checkout import file_id
+from xfdev.commands import report
 from xfdev.commands.session import Session
-from xfdev.console import console, duration, size
+from xfdev.console import console
 from xfdev.errors import (
     BadBundle,
     MissingSubmodule,
@@ -139,7 +140,9 @@ def build_plan(
     if sources is not None:
         sources = _resolve_units(sources, [unit.source for unit in recipe.units])
     if decided.verdict == "full":
-        announce([unit for unit in recipe.units if sources is None or unit.source in sources], known, session.cpus)
+        report.announce(
+            [unit for unit in recipe.units if sources is None or unit.source in sources], known, session.cpus
+        )
     bundle = candidate.bundle if candidate else None
     extras = None
     if known is recipe and bundle is not None:
@@ -170,18 +173,6 @@ def _any_recipe(session: Session) -> Manifest | None:
         if candidate.manifest.units:
             return candidate.manifest
     return None
-
-
-def announce(units: Sequence[Unit], known: Manifest | None, cpus: int) -> None:
-    """Say how long compiling *units* takes, and how much memory, before it starts."""
-    times = {unit.source: unit for unit in known.units} if known else {}
-    timed = [times.get(unit.source, unit) for unit in units]
-    seconds, peak = plan.predict(timed, cpus)
-    guess = "" if any(unit.seconds for unit in timed) else " (a guess: nobody has compiled them here)"
-    console.info(
-        f"compiling {len(units)} unit{'s' * (len(units) != 1)} on {cpus} CPUs: about {duration(seconds)}, "
-        f"{size(peak)} of memory{guess}"
-    )
 
 
 def require_compilers(session: Session) -> None:
@@ -333,7 +324,7 @@ def _build(session: Session, decided: plan.Plan, *, compile_allowed: bool) -> tu
             + (f"{len(decided.affected)} of {decided.total} units" if decided.verdict == "partial" else "all units")
             + " would have to be compiled",
             why="; ".join(decided.reasons[:3]),
-            hint=f"xfdev build {session.root} compiles them" + _estimate(decided),
+            hint=f"xfdev build {session.root} compiles them" + report.estimate(decided),
         )
     objects = session.root / BUILD / "objects" if decided.verdict == "full" else None
     if objects is not None:
@@ -345,54 +336,3 @@ def _build(session: Session, decided: plan.Plan, *, compile_allowed: bool) -> tu
         # A full compile is worth keeping for every checkout of this machine.
         store_bundle(session, built.manifest, objects)
     return built, link_outputs(session, built.manifest, None)
-
-
-def _estimate(decided: plan.Plan) -> str:
-    return f" (about {duration(decided.seconds)})" if decided.seconds else ""
-
-
-def describe(decided: plan.Plan) -> list[str]:
-    """A plan in the lines a person reads."""
-    lines = []
-    if decided.verdict == "reuse":
-        assert decided.candidate is not None
-        lines.append(f"reuse: {decided.candidate.label}; nothing to compile")
-    elif decided.verdict == "partial":
-        assert decided.candidate is not None
-        lines.append(
-            f"partial: {len(decided.affected)} of {decided.total} units to compile{_estimate(decided)}, "
-            f"{size(decided.peak or 0)} of memory; the rest from {decided.candidate.label}"
-        )
-        for source, reasons in decided.affected.items():
-            lines.append(f"  {source}: {reasons[0]}" + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""))
-        lines += [
-            f"  {reason}" for reason in decided.reasons if not any(reason in r for r in decided.affected.values())
-        ]
-    else:
-        count = f"all {decided.total} units" if decided.total else "everything"
-        lines.append(f"full: {count} to compile{_estimate(decided)}")
-        if not decided.refused:
-            lines += [f"  {reason}" for reason in decided.reasons[:8]]
-    for refusal in decided.refused:
-        shown = "; ".join(refusal.reasons[:3]) + (f"; and {len(refusal.reasons) - 3} more" * (len(refusal.reasons) > 3))
-        lines.append(f"  not {refusal.label}: {shown}")
-    return lines
-
-
-def as_json(session: Session, decided: plan.Plan) -> dict[str, Any]:
-    """A plan for machines."""
-    return {
-        "verdict": decided.verdict,
-        "checkout": str(session.root),
-        "project": session.profile.name,
-        "environment": str(session.environment.prefix),
-        "bundle": decided.candidate.bundle if decided.candidate else None,
-        "from": decided.candidate.label if decided.candidate else None,
-        "affected": {source: list(reasons) for source, reasons in decided.affected.items()},
-        "units": decided.total,
-        "reasons": list(decided.reasons),
-        "refused": [{"label": entry.label, "reasons": list(entry.reasons)} for entry in decided.refused],
-        "seconds": decided.seconds,
-        "peak_bytes": decided.peak,
-        "toolchain": dict(session.toolchain.facts),
-    }

@@ -13,7 +13,7 @@ from typing import Any
 from xfdev import arch as archs
 from xfdev import gpu, status, venv
 from xfdev import run as running
-from xfdev.commands import apply, up
+from xfdev.commands import apply, report, up
 from xfdev.commands.session import Session
 from xfdev.console import console
 from xfdev.errors import BadEnvironment, CommandFailed, NotAGitTree, NothingFits, ReadOnlyCheckout, XfdevError
@@ -71,7 +71,7 @@ def link(session: Session, started: float, environ: Mapping[str, str]) -> Mappin
         f"GPU {archs.canonical(here)}" if here else "no GPU here: what needs one does not run",
     ]
     status.ready(environ, session.root, lines)
-    return {**apply.as_json(session, decided), **state, "elapsed": seconds, "lines": lines}
+    return {**report.as_json(session, decided), **state, "elapsed": seconds, "lines": lines}
 
 
 def require_writable(folder: Path) -> None:

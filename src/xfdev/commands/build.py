@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xfdev.cli import add_options
-from xfdev.commands import apply
+from xfdev.commands import apply, report
 from xfdev.commands.session import open_session
 
 EXAMPLE = "xfdev build ~/src/xformers --arch 9.0"
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
                 source = decided.candidate.label if decided.candidate else ""
                 line = f"nothing to compile: {source}, {seconds:.2f} s"
                 return {
-                    **apply.as_json(session, decided), **state, "compiled": [], "restored": [], "elapsed": seconds,
+                    **report.as_json(session, decided), **state, "compiled": [], "restored": [], "elapsed": seconds,
                     "lines": [line],
                 }  # fmt: skip
             built = maybe
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
         f" of {len(built.manifest.units)} units, {seconds:.2f} s"
     )
     return {
-        **apply.as_json(session, decided),
+        **report.as_json(session, decided),
         **state,
         "compiled": list(built.compiled),
         "restored": list(built.restored),

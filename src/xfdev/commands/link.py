@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xfdev.cli import add_options
-from xfdev.commands import apply
+from xfdev.commands import apply, report
 from xfdev.commands.session import open_session
 
 EXAMPLE = "xfdev link ~/src/xformers"
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
     verb = "linked" if state["changed"] else "linked already"
     source = decided.candidate.label if decided.candidate else "a full compile"
     return {
-        **apply.as_json(session, decided),
+        **report.as_json(session, decided),
         **state,
         "compiled": compiled,
         "elapsed": seconds,

@@ -8,7 +8,7 @@ from typing import Any
 
 from xfdev import link
 from xfdev.cli import add_options
-from xfdev.commands import apply
+from xfdev.commands import report
 from xfdev.commands.session import open_session
 
 EXAMPLE = "xfdev plan ~/src/xformers"
@@ -23,5 +23,5 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
     session = open_session(args, environ)
     decided = session.plan()
     problems = link.disturbed(session.root, link.read_linked(session.root) or {})
-    lines = [*apply.describe(decided), *(f"problem: {problem}" for problem in problems)]
-    return {**apply.as_json(session, decided), "problems": problems, "lines": lines}
+    lines = [*report.describe(decided), *(f"problem: {problem}" for problem in problems)]
+    return {**report.as_json(session, decided), "problems": problems, "lines": lines}

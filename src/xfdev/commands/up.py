@@ -13,7 +13,7 @@ from xfdev import arch as archs
 from xfdev import gpu, make_venv, profile, sources, toolchain, venv
 from xfdev.checkout import open_checkout
 from xfdev.cli import add_options
-from xfdev.commands import apply
+from xfdev.commands import apply, report
 from xfdev.commands.session import (
     Session,
     check_project,
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
     restored = list(built.restored) if built else []
     seconds = time.monotonic() - started
     return {
-        **apply.as_json(session, decided),
+        **report.as_json(session, decided),
         **state,
         "compiled": compiled,
         "restored": restored,
