@@ -4,7 +4,7 @@
 #   docker buildx bake cu130 --push        one, and to the registry of IMAGE
 #   TORCH_CUDA_ARCH_LIST=8.6 docker buildx bake cu130
 
-variable "IMAGE" { default = "alexchesser/xformers-devcontainer" }
+variable "IMAGE" { default = "ghcr.io/alexchesser/xformers-devcontainer" }
 variable "TORCH_CUDA_ARCH_LIST" { default = "" }
 variable "XFORMERS_FIRST_BUILD_URL" { default = "https://github.com/facebookresearch/xformers.git" }
 variable "BASE_IMAGE" { default = "" }

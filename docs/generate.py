@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the pages of docs/reference that the code itself tells: options, verbs, exit codes, toolchains.
+"""Write the pages of docs/reference that the code itself tells: options, verbs, exit codes, toolchains, checks.
 
     python docs/generate.py [--check]
 
@@ -9,11 +9,16 @@ With ``--check`` nothing is written; the exit status is 1 when a page is not wha
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import os
 import sys
 from pathlib import Path
 
-from xfdev import cli, errors, options, profile
+from xfdev import cli, cuda_releases, errors, gpu_families, options, profile
+from xfdev.commands.arch import table
+from xfdev.doctor import registry
+from xfdev.doctor.wanted import wanted
 
 HERE = Path(__file__).parent
 NOTE = "<!-- written by docs/generate.py; do not edit -->\n\n"
@@ -41,7 +46,7 @@ def option_table() -> str:
         "|---|---|---|---|",
     ]
     for name, text in options.documentation().items():
-        lines.append(f"| `--{name}` | `XFDEV_{name.upper()}` | `{name}` | {text} |")
+        lines.append(f"| `--{options.flag(name)}` | `XFDEV_{name.upper()}` | `{name}` | {text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -66,11 +71,73 @@ def toolchains() -> str:
     return "\n".join(lines) + "\n"
 
 
+def gpus() -> str:
+    lines = [
+        "# GPUs and CUDA releases\n",
+        "What xfdev knows of them. Where each number is from stands in `gpus.toml` and `cuda.toml` in",
+        "`src/xfdev/resources`; `tests/integration/test_gpu_facts.py` compares them with an installed nvcc and torch.",
+        "`xfdev arch --list` shows the first table.\n",
+        "## Archs\n",
+        "| arch | generation | GPUs | CUDA | |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in table():
+        until, since = entry["last_cuda"], entry["first_cuda"]
+        cuda = f"up to {until}" if until else f"from {since} on"
+        lines.append(f"| `{entry['arch']}` | {entry['family']} | {entry['gpus']} | {cuda} | {entry['note']} |")
+    lines += [
+        "\nThe table begins with CUDA 11.8. Names that stand for archs, as torch has them:\n",
+        "| name | archs |",
+        "|---|---|",
+        *(f"| `{name}` | `{archs}` |" for name, archs in gpu_families.names().items()),
+        "\n## CUDA releases\n",
+        "A driver runs machine code of every release of its CUDA major version; PTX wants the driver of the release",
+        "that wrote it.\n",
+        "| CUDA | driver | runs from driver | PTX | newest gcc | newest clang | archs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for release in cuda_releases.releases().values():
+        archs = " ".join(name.removeprefix("sm_") for name in (*release.archs, *release.features))
+        lines.append(
+            f"| {release.version} | {release.driver or 'not known'} | {release.least_driver} | {release.ptx} "
+            f"| {release.gcc} | {release.clang} | {archs} |"
+        )
+    lines += ["\n## What torch's own wheels have machine code for\n", "| CUDA | x86-64 | aarch64 |", "|---|---|---|"]
+    for cuda in gpu_families.torch_wheels():
+        row = (", ".join(gpu_families.torch_wheel(cuda, machine)) for machine in ("x86_64", "aarch64"))
+        lines.append(f"| {cuda} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def checks() -> str:
+    lines = [
+        "# The checks of `xfdev doctor`\n",
+        "Each says `ok`, `warning`, `error`, `not-applicable` or `unknown`; the last where it cannot be made here,",
+        "with the reason. `xfdev doctor` exits with 33 when one says `error`. Those with ◦ use the network, and are",
+        "made with `--network` only.\n",
+    ]
+    for group, entries in itertools.groupby(registry.CHECKS, key=lambda check: check.group):
+        lines += [f"## {group}\n", "| check | looks at | can say, beside `unknown` | `--fix` |", "|---|---|---|---|"]
+        for check in entries:
+            says = ", ".join(check.says)
+            lines.append(f"| `{check.id}`{' ◦' * check.network} | {check.looks_at} | {says} | {check.safe or '–'} |")
+        lines.append("")
+    numbers = {entry.name: getattr(wanted(), entry.name) for entry in dataclasses.fields(wanted())}
+    lines += ["## What is compared with\n", "`src/xfdev/resources/doctor.toml` says where each number comes from.\n"]
+    lines += ["| | |", "|---|---|"]
+    for name, value in numbers.items():
+        shown = ", ".join(value) if isinstance(value, tuple) else f"{value:,}" if isinstance(value, int) else value
+        lines.append(f"| `{name}` | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "reference/command-line.md": verbs,
     "reference/options.md": option_table,
     "reference/exit-codes.md": exit_codes,
     "reference/toolchains.md": toolchains,
+    "reference/gpus.md": gpus,
+    "reference/doctor.md": checks,
 }
 
 

@@ -15,6 +15,9 @@ import pytest
 import differ
 import support
 
+#: Read before the fixtures take the developer's variables away.
+CUDA_VENV = os.environ.get("XFDEV_TEST_CUDA_VENV")
+
 
 @pytest.fixture(autouse=True)
 def _protected(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -61,6 +64,29 @@ def plain_prefix(_session_environ: None, counter_template: Path, tmp_path_factor
     prefix.parent.mkdir()
     support.Xfdev()("up", checkout, "--toolchain", "plain", "--venv", prefix).ok()
     return prefix
+
+
+@pytest.fixture(scope="session")
+def cuda_prefix(_session_environ: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment with torch for CUDA 13 and its nvcc: the one that XFDEV_TEST_CUDA_VENV names, or one made here."""
+    if CUDA_VENV is not None:
+        yield Path(CUDA_VENV)
+        return
+    folder = tmp_path_factory.mktemp("cuda_prefix")
+    if shutil.disk_usage(folder).free < 12_000_000_000:
+        support.missing("less than 12 GB free for an environment with torch and CUDA")
+    if shutil.which("c++") is None:
+        support.missing("there is no C++ compiler")
+    checkout = shutil.copytree(support.PROJECTS / "kernels", folder / "kernels")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
+        support.git(checkout, *words)
+    prefix = folder / ".venv"
+    said = support.Xfdev()("up", checkout, "--toolchain", "cu130", "--arch", "8.0", "--venv", prefix)
+    if said.code in (13, 14):
+        support.missing(f"torch cannot be fetched: {said.out[-500:]}")
+    said.ok()
+    yield prefix
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import support
+from xfdev import on_import
+from xfdev.stamps import changed
 
 #: What a clean build does not start from.
 _NOT_COPIED = shutil.ignore_patterns(".git", ".xfdev", ".venv", "build", "*.so", "__pycache__", "*.egg-info")
@@ -178,8 +180,12 @@ class World:
     variables: dict[str, str] = field(default_factory=dict)
     objects: dict[str | None, dict[str, str]] = field(default_factory=dict)
     """Digests of the objects by source, of each bundle and (None) of the last build here."""
+    stamped: dict[str, str] = field(default_factory=dict)
+    """The variables when something was linked last."""
 
     def run(self, verb: str, *words: str) -> support.Said:
+        if verb in ("link", "build", "up"):
+            self.stamped = dict(self.variables)
         self.xfdev.variables.update(self.variables)
         for name in set(self.xfdev.variables) - set(self.variables):
             if name not in ("XFDEV_CACHE", "GIT_CONFIG_GLOBAL"):
@@ -223,6 +229,7 @@ class World:
     def check(self, finish: str) -> None:
         """Compare what xfdev says and does with the truth. *finish*: ``plan`` (only ask), ``link`` or ``build``."""
         plan = self.run("plan").ok()
+        self._check_stamps(plan)
         truth = self.truths.of(self.root, self.variables)
         self.counts.steps += 1
         if truth.said:
@@ -246,6 +253,17 @@ class World:
             assert refused.json.get("error") == "NothingFits", refused
         elif finish == "build":
             self.build(plan, truth)
+
+    def _check_stamps(self, plan: dict[str, Any]) -> None:
+        """What is asked when the project is imported is never content where a plan is not (with the same variables,
+        which an import does not look at)."""
+        stamps = self.root / on_import.STAMPS
+        if not stamps.exists() or plan["verdict"] == "reuse" or self.variables != self.stamped:
+            return
+        found = changed(str(self.root), stamps.read_bytes().decode(errors="surrogateescape"))
+        assert found is None or found[0] or found[1], (
+            f"{plan['verdict']}, but the stamps say that nothing changed: {plan}"
+        )
 
     def build(self, plan: dict[str, Any], truth: Truth) -> None:
         before = dict(self.objects.get(plan["bundle"], {}))

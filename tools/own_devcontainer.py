@@ -19,7 +19,7 @@ from xfdev import __version__, devcontainer, profile  # noqa: E402
 
 PROJECT = "xformers"
 #: Where the published image is; XFDEV_IMAGE names another.
-IMAGE = "${localEnv:XFDEV_IMAGE:alexchesser/xformers-devcontainer}"
+IMAGE = "${localEnv:XFDEV_IMAGE:ghcr.io/alexchesser/xformers-devcontainer}"
 
 
 def files() -> dict[str, bytes]:

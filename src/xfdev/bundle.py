@@ -113,7 +113,8 @@ class Scripts:
 @dataclass(frozen=True)
 class Needs:
     """What the outputs need to load, read from the binaries. *torch* is ``==VERSION`` or ``>=VERSION``; *cuda* the
-    major of its runtime; *python* is ``any``, ``abi3`` or ``X.Y``; *sass* and *ptx* the archs of its device code."""
+    major of its runtime; *python* is ``any``, ``abi3`` or ``X.Y``; *sass* and *ptx* the archs of its device code,
+    *isa* the version of that PTX; *glibcxx* the version of libstdc++'s symbols (``3.4.30``)."""
 
     glibc: str = ""
     torch: str = ""
@@ -122,6 +123,8 @@ class Needs:
     machine: str = ""
     sass: tuple[str, ...] = ()
     ptx: tuple[str, ...] = ()
+    isa: str = ""
+    glibcxx: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,20 @@ class Manifest:
         units = tuple(replace(unit, seconds=None, peak=None, digest=None) for unit in self.units)
         objects = {"": ""} if self.objects else {}
         return replace(self, units=units, objects=objects, origin={}, link_seconds=None, metadata={}).id
+
+    @property
+    def headline(self) -> dict[str, str]:
+        """What a list of bundles says of each, to choose by."""
+        return {
+            "project": self.project,
+            "version": self.version,
+            "kind": self.kind,
+            "arch": self.facts.get("arch") or " ".join(self.needs.sass),
+            "torch": self.facts.get("torch") or self.needs.torch,
+            "cuda": self.facts.get("cuda") or self.needs.cuda or "",
+            "created": self.origin.get("created", "0"),
+            "content": self.content,
+        }
 
     def with_units(self, units: tuple[Unit, ...]) -> Manifest:
         return replace(self, units=units)

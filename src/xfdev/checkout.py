@@ -149,6 +149,10 @@ class Checkout:
         said = self.git("rev-parse", *(word for name in names for word in ("--git-path", name)))
         return {name: self.root / line for name, line in zip(names, said.splitlines(), strict=True)}
 
+    def git_path(self, name: str) -> Path:
+        """A file of git's own: ``index``."""
+        return self._git_paths[name]
+
     @cached_property
     def _index_written(self) -> int:
         """When git last wrote the index, in nanoseconds."""

@@ -29,7 +29,7 @@ _CHILDREN_FILE = Path("/proc/thread-self/children")
 class Child:
     """One started process and its output.
 
-    ``peak`` is, in bytes, the most that its whole session was seen to hold so far.
+    ``memory`` is, in bytes, what its whole session was seen to hold last, ``peak`` the most so far.
     """
 
     def __init__(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
@@ -42,7 +42,7 @@ class Child:
             self._output.close()
             raise
         self.pid: int = self._process.pid
-        self.peak = 0
+        self.peak = self.memory = 0
         self.pidfd = _pidfd(self.pid)
 
     def ended(self) -> bool:
@@ -145,7 +145,8 @@ class Children:
     def _measure(self) -> None:
         now = resident({child.pid for child in self.running})
         for child in self.running:
-            child.peak = max(child.peak, now[child.pid])
+            child.memory = now[child.pid]
+            child.peak = max(child.peak, child.memory)
 
 
 def resident(leaders: Collection[int]) -> dict[int, int]:

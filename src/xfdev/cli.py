@@ -6,14 +6,17 @@ import argparse
 import importlib
 import json
 import os
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from xfdev import __version__, options
 from xfdev.console import console
 from xfdev.errors import INTERNAL, INTERRUPTED, UsageError, XfdevError
+from xfdev.timeline import timeline
 
 #: Verb -> what it is for. Its module is ``xfdev.commands.<verb>``, loaded only when that verb is used.
 VERBS = {
@@ -22,13 +25,23 @@ VERBS = {
     "link": "make a checkout an editable install with a bundle's outputs; compiles nothing",
     "unlink": "undo link: leave the tree as it was found",
     "build": "compile what changed, and link it",
+    "watch": "build whenever a file is saved, and then run a command",
+    "inspect": "show what a unit is compiled to: the command, and its kernels' registers, memory, PTX and SASS",
     "prebuild": "compile everything and write a bundle",
     "check": "import the project in a fresh process and say what works and what is stale",
     "attach": "in a container that was just created: link the checkout, compile nothing, say what is ready",
     "image": "build, push and inspect the environment image",
     "init": "write .devcontainer/ into a checkout, merged with what is there",
-    "bundle": "list, show, verify, prune the bundles of the local store",
+    "arch": "the GPUs here, the archs that they need, and what the linked binaries have",
+    "lock": "write xfdev.lock: the bundles, images and packages that everybody on the team takes, by digest",
+    "doctor": "say what is wrong with this machine, the checkout and its environment, and the fix",
+    "bundle": "list, show, verify, prune the bundles of the local store; push them to a registry, and pull",
+    "nightly": "refresh images and bundles in a registry where something changed, and prove them before they are used",
 }
+
+
+#: Verbs that take a command of the user's own, after ``--``.
+_WITH_COMMAND = ("watch",)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,8 +81,19 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     texts = options.documentation()
     for name in names:
         text = texts[name].replace("%", "%%")
-        metavar = {"jobs": "N", "arch": "LIST", "toolchain": "NAME"}.get(name, "PATH")
-        parser.add_argument(f"--{name}", metavar=metavar, default=None, help=text)
+        spelled = f"--{options.flag(name)}"
+        if name in options.SWITCHES:
+            parser.add_argument(spelled, dest=name, action="store_true", default=None, help=text)
+            continue
+        if name in options.CHOICES:
+            parser.add_argument(spelled, dest=name, choices=options.CHOICES[name], default=None, help=text)
+            continue
+        metavar = {"jobs": "N", "arch": "LIST", "toolchain": "NAME", "compile_cache": "PLACE"}.get(name, "PATH")
+        if name in options.LISTS:
+            metavar = {"keys": "PATH"}.get(name, "REF")
+            parser.add_argument(spelled, dest=name, action="append", metavar=metavar, default=None, help=text)
+            continue
+        parser.add_argument(spelled, dest=name, metavar=metavar, default=None, help=text)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -77,13 +101,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     words = sys.argv[1:] if argv is None else list(argv)
     env = dict(os.environ) if environ is None else dict(environ)
     verb = next((word for word in words if word in VERBS), None)
+    words, command = split_command(words)
     as_json = "--json" in words
     try:
         args = parser(verb).parse_args(words)
-        console.verbose, console.quiet = args.verbose, args.quiet
+        args.command = command
+        console.configure(verbose=args.verbose, quiet=args.quiet, environ=env)
         as_json = args.json
         module = importlib.import_module(f"xfdev.commands.{args.verb}")
-        result = module.run(args, env)
+        with _traced(args, words):
+            result = module.run(args, env)
         if env.get("XFDEV_STATUS") and args.verb in ("up", "link", "build") and result.get("linked"):
             from xfdev import status
 
@@ -98,6 +125,39 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return 0
     except Exception as error:
         return _report_bug(error, as_json)
+
+
+def add_trace(parser: argparse.ArgumentParser) -> None:
+    """Add what notes where the time goes, to a verb that compiles."""
+    group = parser.add_argument_group("where the time goes")
+    group.add_argument("--trace", metavar="FILE", help="write a trace of this run: open it at https://ui.perfetto.dev")
+    group.add_argument("--trace-nvcc", action="store_true", help="with --trace: nvcc's own phases, too")
+
+
+@contextmanager
+def _traced(args: argparse.Namespace, words: Sequence[str]) -> Iterator[None]:
+    """Write the trace that was asked for, also of a run that fails or is stopped."""
+    timeline.restart()
+    path = getattr(args, "trace", None)
+    if not path:
+        if getattr(args, "trace_nvcc", False):
+            raise UsageError("--trace-nvcc has no file to write to", hint="add --trace FILE")
+        yield
+        return
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--trace cannot write {path}: there is no such folder")
+    timeline.wanted, timeline.parts = True, args.trace_nvcc
+    try:
+        yield
+    finally:
+        timeline.write(Path(path), shlex.join(["xfdev", *words]))
+
+
+def split_command(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words for xfdev, and the command of the user's own that follows them."""
+    verb = next((word for word in words if word in VERBS), None)
+    end = words.index("--") if verb in _WITH_COMMAND and "--" in words else len(words)
+    return list(words[:end]), list(words[end + 1 :])
 
 
 def _finish(result: Mapping[str, Any], as_json: bool) -> int:

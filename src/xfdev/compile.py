@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xfdev import limits, needs, orphans, record, run
+from xfdev import limits, linker, live_view, needs, orphans, record, run
 from xfdev.bundle import Manifest, Output, Places, Unit
 from xfdev.checkout import Checkout
-from xfdev.console import console, duration
+from xfdev.compile_cache import folder_storage
+from xfdev.console import console
 from xfdev.diagnostics import first_link_error, how_it_ended
 from xfdev.errors import BadBundle, CompileFailed
 from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
 from xfdev.files import check_space, explained, sha256, write_atomic
+from xfdev.timeline import timeline
 from xfdev.toolchain import Toolchain, absolute_folders
 from xfdev.venv import Environment
-from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build
+from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build, set_aside
 
 #: What it takes to get an object from the cache (measured: 0.05 to 0.5 s).
 _RESTORE_SECONDS = 0.3
@@ -58,13 +60,16 @@ def build(
     only: Iterable[str] | None = None,
     max_jobs: int | None = None,
     options: str = "",
+    shared: str = "",
+    fills: bool = False,
 ) -> Built:
     """Bring the build folder of a checkout up to date with *recipe*.
 
     *known* is an earlier manifest whose units need no compile unless their source is in *affected*; *extras* gives
     the files of that manifest's outputs which no command makes. *objects_from* is a folder of compiler-cache entries
     to read, *objects_to* one to write those of all units to. With *only*, just these sources are compiled, and
-    nothing is linked. *options* are those of this command line, for the one that an error tells to run.
+    nothing is linked. *options* are those of this command line, for the one that an error tells to run. *shared* is a
+    team's compiler cache in ccache's words; *fills*: what the local cache has goes there, too.
 
     Raises CompileFailed, OutOfMemory, DiskFull.
     """
@@ -79,8 +84,14 @@ def build(
     recipe = recipe.with_units(units)
     chosen = [unit for unit in units if only is None or unit.source in set(only)]
     todo, kept = _split(chosen, root, everything=objects_to is not None)
-    env = _compile_environ(environment, environ, checkout, units, objects_from, objects_to, recipe.origin)
-    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options)
+    env = _compile_environ(environ, checkout, units, recipe.origin)
+    env.update(_storages(objects_from, objects_to, shared, fills))
+    recorder = record.Recorder(recipe, places, started)
+    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options, recorder)
+    if objects_to is not None and shared:
+        # ccache writes what it found in one storage to no other, but what it found in its own folder.
+        again = [unit for unit in todo if (root / BUILD / unit.object).as_posix() in restored]
+        _compile(again, root, environment, places, {**env, **_storages(None, objects_to, "", False)}, max_jobs, options)
     taken = {
         outcome.job.output.as_posix(): (None, None)
         if outcome.job.output.as_posix() in restored
@@ -88,7 +99,8 @@ def build(
         for outcome in outcomes
     }
     compiled = {_relative(path, root): value for path, value in taken.items()}
-    manifest = record.complete(recipe, compiled, checkout, places, started, known.files if known else {})
+    with timeline.phase("recording what was read"):
+        manifest = record.complete(recorder, compiled, checkout, known.files if known else {})
     result = Built(
         manifest,
         compiled=tuple(unit.source for unit in todo if compiled[unit.object][0] is not None),
@@ -97,7 +109,9 @@ def build(
     )
     if only is not None:
         return result
-    manifest = _link(manifest, root, places, env, extras)
+    with timeline.phase("linking"):
+        # What others get is linked as the project does it.
+        manifest = _link(manifest, root, places, env, extras, quickly=objects_to is None)
     manifest = _describe(manifest, root, environment, toolchain, started)
     write_atomic(root / MANIFEST, manifest.to_bytes())
     return replace(result, manifest=manifest)
@@ -132,13 +146,7 @@ def _split(units: Iterable[Unit], root: Path, *, everything: bool) -> tuple[list
 
 
 def _compile_environ(
-    environment: Environment,
-    environ: Mapping[str, str],
-    checkout: Checkout,
-    units: Iterable[Unit],
-    objects_from: Path | None,
-    objects_to: Path | None,
-    origin: Mapping[str, str],
+    environ: Mapping[str, str], checkout: Checkout, units: Iterable[Unit], origin: Mapping[str, str]
 ) -> dict[str, str]:
     folder = checkout.root / BUILD
     units = list(units)
@@ -154,12 +162,20 @@ def _compile_environ(
     })  # fmt: skip
     if origin.get("cwd") == ".":
         env.update(absolute_folders(env, str(checkout.root)))
-    if objects_to is not None:
-        env["CCACHE_REMOTE_STORAGE"] = f"file:{objects_to}"
-        env["CCACHE_RESHARE"] = "1"
-    elif objects_from is not None:
-        env["CCACHE_REMOTE_STORAGE"] = f"file:{objects_from}|read-only=true"
     return env
+
+
+def _storages(objects_from: Path | None, objects_to: Path | None, shared: str, fills: bool) -> dict[str, str]:
+    """What ccache is told of the places beside its own folder; they are asked in this order."""
+    words = [shared] if shared else []
+    if objects_to is not None:
+        words.insert(0, folder_storage(objects_to, read_only=False))
+    elif objects_from is not None:
+        words.insert(0, folder_storage(objects_from, read_only=True))
+    found = {"CCACHE_REMOTE_STORAGE": " ".join(words)} if words else {}
+    if objects_to is not None or fills:
+        found["CCACHE_RESHARE"] = "1"
+    return found
 
 
 def _compile(
@@ -170,13 +186,17 @@ def _compile(
     env: Mapping[str, str],
     max_jobs: int | None,
     options: str,
+    recorder: record.Recorder | None = None,
 ) -> tuple[list[Outcome], set[str]]:
+    """The outcomes, and the objects that came from the cache. Without a *recorder* nothing is said or learnt."""
     launcher = str(environment.tools / "bin" / "ccache")
     jobs = []
     for unit in units:
         output = root / BUILD / unit.object
         with explained(str(output)):
             output.parent.mkdir(parents=True, exist_ok=True)
+        if unit.source.endswith(".cu"):
+            set_aside(output)
         jobs.append(
             Job(
                 name=unit.source,
@@ -190,25 +210,29 @@ def _compile(
     cpus = limits.cpus(env)
     if max_jobs is not None:
         cpus = min(cpus, max_jobs)
+    memory = limits.memory()
     log = root / BUILD / "launches"
+    with timeline.phase("compiling"), live_view.parts_noted() as more, live_view.shown(len(jobs), cpus, memory) as view:
 
-    def done(outcome: Outcome, finished: int, total: int) -> None:
-        hit = f"hit {outcome.job.output}\n" in log.read_text(errors="surrogateescape")
-        how = "from the cache" if hit else duration(outcome.seconds)
-        console.info(f"[{finished}/{total}] {outcome.job.name}: {how}")
-        for line in outcome.log.strip().splitlines():
-            console.debug(f"    {line}")
+        def done(outcome: Outcome, finished: int, total: int) -> None:
+            if recorder is None:
+                return
+            # Meanwhile others compile, on other CPUs than this one.
+            recorder.learn(_relative(outcome.job.output.as_posix(), root))
+            hit = f"hit {outcome.job.output}\n" in log.read_text(errors="surrogateescape")
+            view.done(outcome, finished, hit=hit)
 
-    outcomes = run_jobs(
-        jobs,
-        cwd=root / TEMP,
-        env=env,
-        memory=limits.memory(),
-        cpus=cpus,
-        on_done=done,
-        on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
-        hint=lambda job: f"xfdev build {shlex.quote(str(root))}{options} --only {job.name} compiles this one again",
-    )
+        outcomes = run_jobs(
+            jobs,
+            cwd=root / TEMP,
+            env={**env, **more},
+            memory=memory,
+            cpus=cpus,
+            on_done=done,
+            on_tick=view.tick if console.live or timeline.wanted else None,
+            on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
+            hint=lambda job: f"xfdev build {shlex.quote(str(root))}{options} --only {job.name} compiles this one again",
+        )
     hits = {line[4:] for line in log.read_text(errors="surrogateescape").splitlines() if line.startswith("hit ")}
     return outcomes, hits
 
@@ -223,6 +247,8 @@ def _link(
     places: Places,
     env: Mapping[str, str],
     extras: Callable[[str], Path] | None,
+    *,
+    quickly: bool,
 ) -> Manifest:
     made = {os.path.relpath(step.output, "lib") for step in manifest.steps if step.output.startswith("lib/")}
     started = time.monotonic()
@@ -233,7 +259,11 @@ def _link(
         argv[argv.index("-o") + 1] = str(partial)
         with explained(str(output)):
             output.parent.mkdir(parents=True, exist_ok=True)
-        done = run.capture(argv, cwd=root / TEMP, env=env, check=False)
+        fast = linker.faster(argv, env) if quickly else None
+        done = run.capture(fast or argv, cwd=root / TEMP, env=env, check=False)
+        if fast and not done.ok:
+            console.debug(f"{fast[-1]} failed; once more with the default linker")
+            done = run.capture(argv, cwd=root / TEMP, env=env, check=False)
         if not done.ok:
             partial.unlink(missing_ok=True)
             said = (done.stderr or done.stdout).strip()

@@ -70,7 +70,7 @@ def entries(manifest: Manifest, places: Places, cuda: Cuda) -> list[dict[str, An
 def _with_variables(unit: Unit, variables: Mapping[str, str]) -> list[str]:
     """The command with the options that reach nvcc through variables."""
     program, *words = unit.argv
-    if not _is_nvcc(program):
+    if not is_nvcc(program):
         return [program, *words]
     before, after = (
         _unquoted(variables.get(name, ""), " \t\n") for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
@@ -78,14 +78,15 @@ def _with_variables(unit: Unit, variables: Mapping[str, str]) -> list[str]:
     return [program, *before, *words, *after]
 
 
-def _is_nvcc(program: str) -> bool:
+def is_nvcc(program: str) -> bool:
+    """Whether a command's first word is nvcc."""
     return program.rpartition("/")[2] == "nvcc"
 
 
 def for_clangd(argv: Sequence[str], source: str, cuda: Cuda) -> list[str]:
     """The command *argv*, which compiles *source*, as clang has to be told it."""
     program, *words = argv
-    if not _is_nvcc(program):
+    if not is_nvcc(program):
         return [program, *_of_gcc(words, source), "-c", source]
     kept, host, archs = _of_nvcc(words)
     table = _table()

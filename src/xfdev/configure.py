@@ -71,7 +71,7 @@ def configure(
             ids[path] = None  # read before or after it changed: not known
     metadata_files = {path: ids[path] or "" for path in reads if profile.is_metadata(path)}
     watched = sorted({*VARIABLES, *profile.variables, *result["variables"]} - HARMLESS)
-    values = {name: environ[name] for name in watched if name in environ and name != "TORCH_CUDA_ARCH_LIST"}
+    values = {name: environ[name] for name in watched if name in environ and name not in profile.names_of_archs}
     name, version = _name_and_version(result["metadata"], checkout)
     manifest = Manifest(
         project=name,

@@ -121,7 +121,15 @@ def build_words(
         words += ["--target", build["target"]]
     for cache in sources:
         words += ["--cache-from", cache]
-    return [*words, *build.get("options", []), *more, str(context)]
+    # The configuration says how an image is kept here, and that is not how it is published.
+    options = [word for word in build.get("options", []) if "--output" not in more or not word.startswith("--output")]
+    return [*words, *options, *more, str(context)]
+
+
+def pinned(reference: str, digests: Mapping[str, str]) -> str:
+    """An image's name, with its digest where *digests* has one."""
+    digest = digests.get(reference)
+    return f"{reference}@{digest}" if digest else reference
 
 
 def caches(config: Config) -> list[str]:
@@ -187,6 +195,26 @@ def exec_words(config: Config, container: str, command: Any, *, user: str | None
         if value is not None:
             words += ["--env", f"{name}={value}"]
     return [*words, container, *(command if isinstance(command, list) else ["/bin/sh", "-c", command])]
+
+
+def for_podman(words: Sequence[str]) -> list[str]:
+    """A docker command as Podman has it.
+
+    Podman builds by itself, in its own cache: of a tagged ``--cache-from`` it makes an error, and images are never
+    packed where they are kept. It gives GPUs by their CDI names. Source: podman-build(1) and podman-run(1) of 5.4.
+    """
+    rest = list(words[3:] if words[1:3] == ["buildx", "build"] else words[1:])
+    said = ["podman", "build"] if words[1:3] == ["buildx", "build"] else ["podman"]
+    while rest:
+        word = rest.pop(0)
+        if word == "--cache-from":
+            rest.pop(0)
+        elif word == "--gpus":
+            rest.pop(0)
+            said += ["--device", "nvidia.com/gpu=all"]
+        elif word != "--load" and not word.startswith("--output="):
+            said.append(word)
+    return said
 
 
 def wants_gpu(config: Config) -> bool:

@@ -21,7 +21,7 @@ from xfdev.errors import BadBundle
 Version = tuple[int, ...]
 
 _MACHINES = {62: "x86_64", 183: "aarch64"}  # EM_X86_64, EM_AARCH64
-_ET_DYN = 3
+SHARED = 3  # ET_DYN
 _SHT_DYNAMIC, _SHT_NOBITS, _SHT_DYNSYM, _SHT_GNU_VERNEED = 6, 8, 11, 0x6FFFFFFE
 _SHN_UNDEF = 0
 _DT_NULL, _DT_NEEDED, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 0, 1, 14, 15, 29
@@ -184,7 +184,7 @@ def opened(path: Path) -> Iterator[Image]:
 def read(path: Path) -> Library:
     """The demands of the shared library at *path*; raises BadBundle if it is not one, or is damaged."""
     with opened(path) as image:
-        if image.type != _ET_DYN:
+        if image.type != SHARED:
             image.bad(f"it is an ELF file of type {image.type}, not a shared library (3)")
         dynamic, versions = _dynamic(image), tuple(_versions(image))
         folders = ":".join((*dynamic.get(_DT_RPATH, ()), *dynamic.get(_DT_RUNPATH, ())))

@@ -145,6 +145,37 @@ class NoEngine(XfdevError):
     meaning = "no container engine answers"
 
 
+class Unhealthy(XfdevError):
+    exit_code = 33
+    meaning = "xfdev doctor found an error, or would have, before long work"
+
+
+class StoreUnreachable(XfdevError):
+    """*after* is how long the server asks to be left alone, in seconds."""
+
+    exit_code = 34
+    meaning = "a store of bundles does not answer, denies access, or fails"
+
+    def __init__(self, message: str, *, why: str = "", hint: str = "", details: str = "", after: float = 0.0) -> None:
+        super().__init__(message, why=why, hint=hint, details=details)
+        self.after = after
+
+
+class Untrusted(XfdevError):
+    exit_code = 36
+    meaning = "a bundle is not signed as it has to be, or not in the lock file"
+
+
+class StaleLock(XfdevError):
+    exit_code = 37
+    meaning = "the lock file is missing, or does not fit what is asked for"
+
+
+class NightFailed(XfdevError):
+    exit_code = 38
+    meaning = "a cell of the nightly failed; what people use stays as it was"
+
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h: a bug in xfdev
 

@@ -20,9 +20,10 @@ from xfdev.errors import CompileFailed, OutOfMemory, XfdevError
 from xfdev.files import explained, full_disk
 from xfdev.schedule import CPP_PEAK, NVCC_PEAK, Claim, Job, choose, expected_peak, longest_first
 
-__all__ = ["CPP_PEAK", "NVCC_PEAK", "Job", "Outcome", "run_jobs"]
+__all__ = ["CPP_PEAK", "NVCC_PEAK", "Busy", "Job", "Outcome", "run_jobs"]
 
 _GRACE_FAILED = 2.0  # seconds from SIGTERM to SIGKILL when another job failed
+_TICK = 0.2  # seconds between two calls of on_tick
 _GRACE_INTERRUPTED = 0.5  # the same when a person or the system wants us to stop
 
 
@@ -34,10 +35,22 @@ class Outcome:
     seconds: float
     peak: int
     log: str
+    started: float = 0.0
+    """By ``time.monotonic``."""
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A job that runs now: seconds since it started, bytes that its processes held when last seen."""
+
+    job: Job
+    seconds: float
+    memory: int
 
 
 OnStart = Callable[[Job, int, int], None]
 OnDone = Callable[[Outcome, int, int], None]
+OnTick = Callable[[Sequence[Busy], Sequence[Job]], None]
 
 
 def run_jobs(
@@ -50,6 +63,7 @@ def run_jobs(
     on_start: OnStart | None = None,
     on_done: OnDone | None = None,
     on_retry: Callable[[Job], None] | None = None,
+    on_tick: OnTick | None = None,
     hint: Callable[[Job], str] | None = None,
     keep_going: bool = False,
 ) -> list[Outcome]:
@@ -57,7 +71,8 @@ def run_jobs(
     outcomes in the order of *jobs*.
 
     Calls on_start(job, jobs now running, all jobs), on_done(outcome, jobs finished, all jobs), on_retry(job)
-    when a job was killed for memory and will run again, alone; *hint* makes the hint of the error for a job.
+    when a job was killed for memory and will run again, alone, and on_tick(running, waiting in the order of their
+    start) after every change and some times a second; *hint* makes the hint of the error for a job.
 
     Raises CompileFailed for the first job that fails, after ending the running ones; with *keep_going* only
     once all others have run. Raises OutOfMemory likewise for a job that was killed for memory when alone.
@@ -76,6 +91,7 @@ def run_jobs(
             on_start=on_start or (lambda job, running, total: None),
             on_done=on_done or (lambda outcome, finished, total: None),
             on_retry=on_retry or (lambda job: None),
+            on_tick=on_tick,
             hint=hint or (lambda job: ""),
         )
         try:
@@ -110,6 +126,7 @@ class _Run:
     on_start: OnStart
     on_done: OnDone
     on_retry: Callable[[Job], None]
+    on_tick: OnTick | None
     hint: Callable[[Job], str]
 
     def __post_init__(self) -> None:
@@ -132,10 +149,19 @@ class _Run:
             self.start_what_fits()
             if not self.running:
                 break
-            self.take(self.children.wait(math.inf))
+            self.take(self.children.wait(self.tick()))
         if self.errors:
             raise combined(self.errors, len(self.jobs))
         return [self.outcomes[id(job)] for job in self.jobs]
+
+    def tick(self) -> float:
+        """Tell how things stand; returns until when to wait."""
+        if self.on_tick is None:
+            return math.inf
+        now = time.monotonic()
+        busy = [Busy(job, now - child.started, child.memory) for child, job in self.running.items()]
+        self.on_tick(busy, [*self.waiting, *self.again])
+        return now + _TICK
 
     def start_what_fits(self) -> None:
         while (index := choose(self.waiting, self.claims(), self.memory, self.slots)) is not None:
@@ -168,7 +194,7 @@ class _Run:
             status, seconds, log = self.children.reap(child)
             if status == 0 and (self.cwd / job.output).exists():
                 del self.running[child]
-                self.outcomes[id(job)] = outcome = Outcome(job, seconds, child.peak, log)
+                self.outcomes[id(job)] = outcome = Outcome(job, seconds, child.peak, log, child.started)
                 self.on_done(outcome, len(self.outcomes), len(self.jobs))
                 continue
             (self.cwd / job.output).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ cuobjdump 13.1. Section .nv_fatbin is a row of containers, one for each .cu unit
 
     container  u32 magic, u16 version, u16 header size (16), u64 size of what follows
     entry      u16 kind (1 PTX, 2 cubin, 8 LTO IR), u16, u32 header size (64 or more), u64 payload size,
-               u32 compressed size (0: not compressed), u32, u16 minor and u16 major code version,
+               u32 compressed size (0: not compressed), u32, u16 minor and u16 major code version (of PTX: its ISA),
                u32 arch (90), u32 name offset, u32 name size, u64 flags, u64, u64 uncompressed size, ...
                and after the header the payload
     flags      0x2000 LZ4, 0x8000 zstd, 0x100000 arch-specific (sm_90a), 0x200000 family-specific (sm_100f)
@@ -36,11 +36,12 @@ _PADDING = 4096  # the most that a linker puts between two object files' parts o
 @dataclass(frozen=True)
 class Unit:
     """One container, what nvcc made of one .cu file. *code* is False where every cubin is seen to hold no
-    function and no variable; a compressed cubin is taken to hold some."""
+    function and no variable; a compressed cubin is taken to hold some. *isa* is the highest version of PTX in it."""
 
     sass: frozenset[str]
     ptx: frozenset[str]
     code: bool = True
+    isa: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class FatBinary:
     def common_ptx(self) -> frozenset[str]:
         """Archs with PTX in every unit that has code."""
         return _common(unit.ptx for unit in self.units if unit.code)
+
+    @property
+    def isa(self) -> str | None:
+        """The version of PTX that a driver has to know to compile all of it (``9.0``); None without PTX."""
+        found = [unit.isa for unit in self.units if unit.isa is not None]
+        return ".".join(map(str, max(found))) if found else None
 
 
 def read(path: Path) -> FatBinary:
@@ -132,22 +139,24 @@ def _units(image: Image, section: Section) -> Iterator[Unit]:
 
 def _unit(image: Image, at: int, end: int) -> Unit:
     sass, ptx, code = set[str](), set[str](), False
+    isa: tuple[int, int] | None = None
     while at < end:
         kind, _, header_size, size, packed = image.unpack("<HHIQI", at, end)
-        (arch,) = image.unpack("<I", at + 28, end)
+        minor, major, arch = image.unpack("<HHI", at + 24, end)
         flags, _, _ = image.unpack("<QQQ", at + 40, end)
         payload, next_entry = at + header_size, at + header_size + size
         if header_size < 64 or next_entry > end or not 10 <= arch < 1000:
             image.bad(f"it is cut off or damaged: no fat binary entry at {at}")
         if kind == _PTX:
             ptx.add(_name(arch, flags))
+            isa = max(isa or (0, 0), (major, minor))
         elif kind == _CUBIN:
             sass.add(_name(arch, flags))
             code = code or packed != 0 or _has_code(image, payload, next_entry)
         else:
             code = True
         at = next_entry
-    return Unit(frozenset(sass), frozenset(ptx), code or (bool(ptx) and not sass))
+    return Unit(frozenset(sass), frozenset(ptx), code or (bool(ptx) and not sass), isa)
 
 
 def _name(arch: int, flags: int) -> str:

@@ -19,6 +19,8 @@ from xfdev.files import write_atomic
 from xfdev.profile import RESOURCES
 from xfdev.venv import Environment
 
+TIMED = '#!/bin/sh\nexec "$@" --time "$XFDEV_NVCC_TIMES/$$"\n'
+
 
 def write(environment: Environment, build_classes: Sequence[str]) -> None:
     """Put launchers, constraints and settings into *environment*; *build_classes* are the names of the project's own
@@ -27,10 +29,10 @@ def write(environment: Environment, build_classes: Sequence[str]) -> None:
     bin_folder = tools / "bin"
     bin_folder.mkdir(exist_ok=True)
     for name in ("ccache", "ninja"):
-        source = (RESOURCES / "launcher" / f"{name}.py").read_text()
-        # -I: neither the folder it is started in nor the user's variables can change what it imports.
-        write_atomic(bin_folder / name, f"#!{environment.interpreter} -IS\n{source}", 0o755)
+        write_atomic(bin_folder / name, _script(environment, name), 0o755)
     shutil.copyfile(Path(__file__).parent / "shadows.py", bin_folder / "shadows.py")
+    # ccache runs it in front of an nvcc that is to note its phases: see the launcher.
+    write_atomic(bin_folder / "timed", TIMED, 0o755)
     _link(bin_folder / "ninja.real", prefix / "bin" / "ninja")
     _copy(_ccache(), bin_folder / "ccache.real")
     pinned = _pinned(environment)
@@ -63,8 +65,6 @@ def write(environment: Environment, build_classes: Sequence[str]) -> None:
     _extend_activate(environment)
 
 
-_PIP_SIZE = 30_000_000
-
 #: Says which environment the variables are of.
 _OWNER = "XFDEV_ENVIRONMENT"
 #: Variables that many a machine has set for all, and that would mix another toolchain into this one.
@@ -74,6 +74,24 @@ _FORCED = ("CUDA_HOME", "PYTORCH_NVCC", "DIST_EXTRA_CONFIG")
 _BUILD_CLASSES = ("build_ext", "BuildExtension", "cls_with_options")
 
 _MARK = "# settings of xfdev"
+
+
+def _script(environment: Environment, name: str) -> str:
+    source = (RESOURCES / "launcher" / f"{name}.py").read_text()
+    # -I: neither the folder it is started in nor the user's variables can change what it imports.
+    return f"#!{environment.interpreter} -IS\n{source}"
+
+
+def storage_helper(environment: Environment) -> Path:
+    """The program that takes ccache to a server, written into *environment* where it is not there yet.
+
+    Raises ReadOnlyCheckout, DiskFull.
+    """
+    path = environment.tools / "bin" / "ccache-storage"
+    script = _script(environment, "storage")
+    if not path.exists() or path.read_text() != script:
+        write_atomic(path, script, 0o755)
+    return path
 
 
 def _extend_activate(environment: Environment) -> None:

@@ -43,6 +43,15 @@ def memory(*, proc: Path = PROC, cgroup: Path = CGROUP) -> int:
     return min(found, default=0)
 
 
+def memory_limit(*, proc: Path = PROC, cgroup: Path = CGROUP) -> int | None:
+    """The least number of bytes that any cgroup of this process allows; None where none sets a limit."""
+    texts = [_text(group / "memory.max") for group in _groups("", proc, cgroup)]
+    texts += [_text(group / "memory.limit_in_bytes") for group in _groups("memory", proc, cgroup)]
+    # v1 writes "no limit" as the largest number of pages.
+    found = [number for number in map(_number, texts) if number is not None and number < 2**60]
+    return min(found, default=None)
+
+
 def parallel_jobs(peaks: Sequence[int], memory: int, cpus: int) -> int:
     """How many of the jobs with these *peaks* (bytes each) can run at once, whichever they are: so many that
     the biggest ones fit into *memory* bytes together; at most *cpus*, at least 1."""

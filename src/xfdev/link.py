@@ -145,8 +145,11 @@ def exclude(checkout: Checkout, places: list[str]) -> None:
             write_atomic(path, new)
 
 
-def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str, bytes]]:
-    """A PEP 660 wheel for the checkout: its file name, its bytes, and the extra metadata of an editable install."""
+def editable_wheel(root: Path, manifest: Manifest, modules: Mapping[str, str]) -> tuple[str, bytes, dict[str, bytes]]:
+    """A PEP 660 wheel for the checkout: its file name, its bytes, and the extra metadata of an editable install.
+
+    *modules* are texts of modules by name, the first of which every Python of the environment imports at its start.
+    """
     import io
     import json
     import zipfile
@@ -157,6 +160,7 @@ def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str
     name = stem.rpartition("-")[0]
     files = {
         f"__editable__.{stem}.pth": f"{root / manifest.source_root}\n".replace("/\n", "\n"),
+        **_modules(modules),
         **{f"{info}/{path}": text for path, text in metadata.items()},
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: xfdev\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -171,6 +175,14 @@ def editable_wheel(root: Path, manifest: Manifest) -> tuple[str, bytes, dict[str
     return f"{name}-{stem.rpartition('-')[2]}-py3-none-any.whl", buffer.getvalue(), extra
 
 
+def _modules(modules: Mapping[str, str]) -> dict[str, str]:
+    """The files of *modules* in site-packages. Those that only name a path stay apart: tools read them."""
+    return {
+        **{f"{name}.py": text for name, text in modules.items()},
+        **{f"{name}.pth": f"import {name}\n" for name in list(modules)[:1]},
+    }
+
+
 def _record_hash(text: str) -> str:
     import base64
 
@@ -178,7 +190,7 @@ def _record_hash(text: str) -> str:
     return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def installed(environment: Environment, manifest: Manifest, root: Path) -> bool:
+def installed(environment: Environment, manifest: Manifest, root: Path, modules: Mapping[str, str]) -> bool:
     """Whether the environment has this very editable install already."""
     info = environment.site_packages / manifest.metadata["name"]
     url = read_json(info / "direct_url.json")
@@ -192,6 +204,7 @@ def installed(environment: Environment, manifest: Manifest, root: Path) -> bool:
             and pth.read_text().strip() == str(root / manifest.source_root).rstrip("/")
             and (info / "RECORD").exists()  # it is written last, and pip needs it to uninstall
             and len(distributions(environment, manifest)) == 1
+            and all((environment.site_packages / path).read_text() == text for path, text in _modules(modules).items())
         )
     except (OSError, KeyError):
         return False
@@ -213,19 +226,24 @@ def _normal(name: str) -> str:
     return name.lower().replace("-", "_").replace(".", "_")
 
 
-def install(environment: Environment, manifest: Manifest, root: Path, environ: Mapping[str, str]) -> None:
-    """Make the checkout an editable install of the environment, in place of any other install of the project."""
+def install(
+    environment: Environment, manifest: Manifest, root: Path, environ: Mapping[str, str], modules: Mapping[str, str]
+) -> None:
+    """Make the checkout an editable install of the environment, in place of any other install of the project.
+
+    *modules*: see ``editable_wheel``.
+    """
     if "name" not in manifest.metadata:
         raise BadBundle("the bundle has no packaging metadata", hint="xfdev build makes it from the checkout")
-    if installed(environment, manifest, root):
+    if installed(environment, manifest, root, modules):
         return
     # Checkouts may share an environment: the last one has it, but never half of each.
     with locked(environment.tools / "lock", str(environment.prefix), wait=60.0):
         uninstall(environment, manifest, environ)
-        _install(environment, manifest, root)
+        _install(environment, manifest, root, modules)
 
 
-def _install(environment: Environment, manifest: Manifest, root: Path) -> None:
+def _install(environment: Environment, manifest: Manifest, root: Path, modules: Mapping[str, str]) -> None:
     import io
     import zipfile
 
@@ -233,7 +251,7 @@ def _install(environment: Environment, manifest: Manifest, root: Path) -> None:
     from installer.destinations import SchemeDictionaryDestination
     from installer.sources import WheelFile
 
-    name, data, extra = editable_wheel(root, manifest)
+    name, data, extra = editable_wheel(root, manifest, modules)
     site = str(environment.site_packages)
     scheme = {
         "purelib": site,
@@ -287,5 +305,8 @@ def _remove_own(environment: Environment, info: Path) -> bool:
     for name in names:
         if not name.startswith("/") and ".." not in name.split("/"):
             (site / name).unlink(missing_ok=True)
+        if name.endswith(".py") and "/" not in name:
+            for cached in (site / "__pycache__").glob(f"{name.removesuffix('.py')}.*.pyc"):
+                cached.unlink(missing_ok=True)
     shutil.rmtree(info)
     return True

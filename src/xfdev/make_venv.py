@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from xfdev import launchers, run, toolchain, venv
 from xfdev.console import console
-from xfdev.errors import BadEnvironment, CommandFailed, SourceUnreachable
+from xfdev.errors import BadEnvironment, CommandFailed, SourceUnreachable, Untrusted
 from xfdev.files import check_space, explained, write_atomic
 from xfdev.profile import ToolchainEntry
 
@@ -20,6 +20,14 @@ BUILD_TOOLS = ("setuptools>=77,<82", "wheel", "packaging", "ninja==1.13.*")
 
 
 _PIP_SIZE = 30_000_000
+
+#: In an environment's tools: what it was made of, where a lock file named it; in the form of pip's requirements.
+PINS = "locked.txt"
+
+
+def requirements(entry: ToolchainEntry, packages: Sequence[str]) -> list[str]:
+    """What an environment of *entry* is asked to have, with the project's own *packages*."""
+    return [*filter(None, [entry.torch]), *entry.nvcc, *BUILD_TOOLS, *packages]
 
 
 def create(
@@ -32,12 +40,14 @@ def create(
     packages: Sequence[str],
     variables: Mapping[str, str],
     build_classes: Sequence[str] = (),
+    locked: Callable[[str], str] = lambda python: "",
 ) -> venv.Environment:
     """Make or finish the environment at *prefix*; what is there already is kept.
 
     *packages* are the project's own requirements, *variables* its settings, *build_classes* the names of its own
-    subclasses of torch's BuildExtension. Raises BadEnvironment for a folder that
-    is somebody else's, SourceUnreachable or CommandFailed when pip cannot install.
+    subclasses of torch's BuildExtension; *locked* gives, for a version of Python, the packages that a lock file names,
+    with their hashes, "" without one. Raises BadEnvironment for a folder that is somebody else's, SourceUnreachable or
+    CommandFailed when pip cannot install, Untrusted where it would install another file than is locked.
     """
     if prefix.exists() and not (prefix / "xfdev").is_dir():
         raise BadEnvironment(
@@ -60,7 +70,13 @@ def create(
     if not interpreter.exists() or not (prefix / "bin" / "activate").exists():
         with console.step(f"making a virtual environment in {prefix}"):
             _make(prefix, python, environ)
-    _install(interpreter, entry, environ=environ, packages=packages)
+    pins = locked(_python_version(prefix))
+    _install(interpreter, entry, environ=environ, packages=packages, pins=pins)
+    note = prefix / "xfdev" / PINS
+    if pins:
+        write_atomic(note, pins)
+    else:
+        note.unlink(missing_ok=True)
     return finish(prefix, entry, environ=environ, arch=arch, variables=variables, build_classes=build_classes)
 
 
@@ -197,27 +213,44 @@ def _variables(
         result["PYTORCH_NVCC"] = f"{tools / 'bin' / 'ccache'} {cuda_home}/bin/nvcc"
     if arch and cuda and cuda_home:
         result["TORCH_CUDA_ARCH_LIST"] = arch
-    plain = re.sub(r"[.]|\+PTX|[af](?=;|$)", "", arch)
-    result.update((name, value.format(archs=arch, archs_plain=plain)) for name, value in project.items())
+    result.update(project)
     return {name: value for name, value in result.items() if value}
 
 
-def _install(interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, str], packages: Sequence[str]) -> None:
+def _install(
+    interpreter: Path, entry: ToolchainEntry, *, environ: Mapping[str, str], packages: Sequence[str], pins: str
+) -> None:
     base = [sys.executable, "-m", "pip", "--python", str(interpreter), "install", "--disable-pip-version-check"]
     # The environment's own pip.conf pins the old toolchain's torch; making it anew must not be held back by it.
     quiet = [] if console.verbose else ["-q"]
-    wanted = [*filter(None, [entry.torch]), *entry.nvcc, *BUILD_TOOLS, *packages]
+    wanted = requirements(entry, packages)
     pip_conf = interpreter.parent.parent / "pip.conf"
     pip_conf.unlink(missing_ok=True)
     what = entry.torch + (f" and CUDA {entry.cuda}" if entry.cuda else "") if entry.torch else "build tools"
+    given = wanted
+    file = interpreter.parent.parent / "xfdev" / f"{PINS}.new"
+    if pins:
+        what += ", as locked"
+        write_atomic(file, pins)
+        # What is in the file is all that is installed: nothing comes along without a hash.
+        given = ["--require-hashes", "--no-deps", "-r", str(file)]
     with console.step(f"installing {what}"):
-        done = run.capture([*base, *quiet, *wanted], env=environ, check=False)
+        done = run.capture([*base, *quiet, *given], env=environ, check=False)
         if not done.ok and entry.index and "No matching distribution" in done.stderr:
-            done = run.capture([*base, *quiet, "--extra-index-url", entry.index, *wanted], env=environ, check=False)
+            done = run.capture([*base, *quiet, "--extra-index-url", entry.index, *given], env=environ, check=False)
+    file.unlink(missing_ok=True)
     if done.ok:
         return
     reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
     check_space(done.stderr, str(interpreter.parent.parent))
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        named = re.search(r"^\s+(\S+==\S+).*:$", done.stderr, re.MULTILINE)
+        raise Untrusted(
+            f"the package index has another file of {named[1] if named else 'a package'} than the lock file names",
+            why="a mirror, or somebody on the way, changed it; or the lock is of another platform",
+            hint="do not install it; xfdev lock takes what the index has now, if that is what you want",
+            details=done.stderr,
+        )
     if "No matching distribution" in done.stderr and "from versions: none" not in done.stderr:
         raise CommandFailed(
             f"no package index has all of {', '.join(wanted)} for this machine: {reason.removeprefix('ERROR: ')}",

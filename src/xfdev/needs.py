@@ -18,6 +18,8 @@ def of_outputs(libraries: Iterable[Path], *, torch: str, python: str, stable: st
     more than the stable ABI in spite of its flags is tied to the exact torch.
     """
     glibc: tuple[int, ...] = ()
+    glibcxx: tuple[int, ...] = ()
+    isa: tuple[int, ...] = ()
     cuda: str | None = None
     machine = ""
     unstable = tied = False
@@ -28,6 +30,7 @@ def of_outputs(libraries: Iterable[Path], *, torch: str, python: str, stable: st
         library = elf.read(path)
         machine = library.machine
         glibc = max(glibc, library.glibc or ())
+        glibcxx = max(glibcxx, library.glibcxx or ())
         if library.cuda_major is not None:
             cuda = str(library.cuda_major)
         outside = bool(library.torch_symbols_outside_stable_abi)
@@ -40,6 +43,7 @@ def of_outputs(libraries: Iterable[Path], *, torch: str, python: str, stable: st
             # Several libraries of one project serve different archs (kernels for Hopper only, say): what any has.
             sass = (sass or set()) | code.common_sass
             ptx = (ptx or set()) | code.common_ptx
+            isa = max(isa, *(unit.isa or () for unit in code.units))
     if not tied:
         needs_torch = ""
     elif stable is not None and not unstable:
@@ -55,6 +59,8 @@ def of_outputs(libraries: Iterable[Path], *, torch: str, python: str, stable: st
         machine=machine,
         sass=tuple(sorted(sass or ())),
         ptx=tuple(sorted(ptx or ())),
+        isa=".".join(map(str, isa)) if ptx else "",
+        glibcxx=".".join(map(str, glibcxx)),
     )
 
 

@@ -22,11 +22,29 @@ else:
 from xfdev.errors import UsageError
 
 COMMAND_LINE = "command line"
+#: What the lock file is called where the option lock does not say otherwise.
+LOCK_FILE = "xfdev.lock"
+#: Options that are several values.
+LISTS = ("stores", "keys")
+#: What verbs that use bundles of others take: whence, and whom to trust.
+SHARED = ("stores", "signatures", "keys", "lock", "locked")
+#: Options that are yes or no.
+SWITCHES = ("compile_cache_write", "locked")
+#: Options with a fixed set of values.
+CHOICES = {"signatures": ("off", "optional", "required")}
+_KINDS = {
+    "jobs": "a whole number",
+    "stores": "a list of texts",
+    "keys": "a list of paths",
+    "signatures": f"one of {', '.join(CHOICES['signatures'])}",
+    "compile_cache_write": "true or false",
+    "locked": "true or false",
+}
 
 
-def _option(text: str) -> Any:
+def _option(text: str, flag: str = "") -> Any:
     """A field whose documentation goes with it, cheaply at hand: ``--help`` is built at every start."""
-    return field(default=None, metadata={"text": text})
+    return field(default=None, metadata={"text": text, "flag": flag})
 
 
 @dataclass(frozen=True)
@@ -34,8 +52,9 @@ class Options:
     """What can be set."""
 
     arch: str | None = _option(
-        "CUDA archs to compile for, as TORCH_CUDA_ARCH_LIST takes them: '9.0', '8.0;9.0a', '8.6+PTX'. Default: "
-        "TORCH_CUDA_ARCH_LIST, else what the environment was made for, else the GPUs of this machine."
+        "CUDA archs to compile for, as TORCH_CUDA_ARCH_LIST takes them: '9.0', '8.0;9.0a', '8.6+PTX', Hopper, native; "
+        "also all, all-major, and auto for the GPUs here. Default: TORCH_CUDA_ARCH_LIST, else what the environment was "
+        "made for, else auto."
     )
     toolchain: str | None = _option(
         "The toolchain to make an environment of: a name from toolchains.toml (cu128, cu130, cpu, ...). Default: the "
@@ -48,6 +67,37 @@ class Options:
     )
     jobs: int | None = _option("At most this many compiles at once. Default: as many as CPUs and free memory allow.")
 
+    stores: tuple[str, ...] | None = _option(
+        "Repositories of registries in which bundles are looked for after this machine's own: ghcr.io/team/bundles. "
+        "A list in TOML, separated by spaces in the variable, once for each on the command line.",
+        flag="store",
+    )
+    signatures: str | None = _option(
+        "Whether bundles of stores have to be signed: off; optional: one that is signed has to be by one of the keys; "
+        "required. Default: required where keys are named, else off."
+    )
+    keys: tuple[str, ...] | None = _option(
+        "Files with the public keys whose signatures count, as cosign writes them. A list in TOML, separated by spaces "
+        "in the variable, once for each on the command line.",
+        flag="key",
+    )
+    lock: str | None = _option(
+        "The lock file: what it names is all that is taken from stores. Default: xfdev.lock in the checkout, where "
+        "there is one."
+    )
+    locked: bool | None = _option(
+        "Fail where there is no lock file, or it does not have what is asked for. Default: false; what it does not "
+        "have is said."
+    )
+    compile_cache: str | None = _option(
+        "A compiler cache that a team shares: a folder (/mnt/team/ccache), or a server (https://cache.example.com/x). "
+        "It is read only, unless compile-cache-write is set."
+    )
+    compile_cache_write: bool | None = _option(
+        "Whether what is compiled here goes into the team's compiler cache: true for the machine that fills it. "
+        "Default: false."
+    )
+
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
@@ -57,11 +107,24 @@ class Options:
     def command_line(self, *names: str) -> str:
         """Those of *names* that were given on the command line, as they have to be given again."""
         given = [name for name in names if self.source(name) == COMMAND_LINE]
-        return "".join(f" --{name} {shlex.quote(str(getattr(self, name)))}" for name in given)
+        words = [
+            (flag(name), value)
+            for name in given
+            for value in (getattr(self, name) if name in LISTS else (getattr(self, name),))
+        ]
+        return "".join(
+            f" --{word}" + (f" {shlex.quote(str(value))}" if value is not True else "") for word, value in words
+        )
 
 
 def names() -> list[str]:
     return [entry.name for entry in fields(Options) if entry.name != "sources"]
+
+
+def flag(name: str) -> str:
+    """What an option is called on the command line."""
+    given = next(entry.metadata["flag"] for entry in fields(Options) if entry.name == name)
+    return given or name.replace("_", "-")
 
 
 def documentation() -> dict[str, str]:
@@ -91,7 +154,7 @@ def resolve(cli: Mapping[str, Any], environ: Mapping[str, str], files: list[Path
                 continue
             converted = _convert(name, value)
             if converted is None:
-                problems.append(f"{where}: {name} = {value!r} is not {'a whole number' if name == 'jobs' else 'text'}")
+                problems.append(f"{where}: {name} = {value!r} is not {_KINDS.get(name, 'text')}")
             elif name not in values:
                 values[name], sources[name] = converted, where
     if problems:
@@ -106,6 +169,15 @@ def _convert(name: str, value: Any) -> Any:
         except (TypeError, ValueError):
             return None
         return number if number > 0 and not isinstance(value, bool) else None
+    if name in LISTS:
+        entries = value.split() if isinstance(value, str) else value
+        whole = isinstance(entries, list | tuple) and all(isinstance(entry, str) and entry for entry in entries)
+        return tuple(entries) if whole else None
+    if name in SWITCHES:
+        known = {"true": True, "1": True, "false": False, "0": False}
+        return value if isinstance(value, bool) else known.get(str(value).lower())
+    if name in CHOICES:
+        return value if value in CHOICES[name] else None
     return value if isinstance(value, str) else None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from xfdev import compat
 from xfdev.arch import Arch
 from xfdev.bundle import Manifest, Unit
 from xfdev.inputs import Changes
@@ -40,6 +41,13 @@ class Candidate:
     changes: Changes
     mismatches: tuple[Mismatch, ...]
     bundle: str | None = None
+    outcomes: tuple[compat.Outcome, ...] = ()
+    """How its code runs on each GPU that it has to run on."""
+
+    @property
+    def by_jit(self) -> bool:
+        """Whether some GPU has to wait for the driver to compile it."""
+        return any(outcome.how == "jit" for outcome in self.outcomes)
 
 
 @dataclass(frozen=True)
@@ -63,17 +71,24 @@ class Plan:
     peak: int | None = None
     reconfigure: bool = False
     """Whether the project's build script has to run: the recipe at hand is not that of this checkout."""
+    missing: tuple[str, ...] = ()
+    """The archs for which no bundle had code, although it had all else."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about it: code that starts slowly, a GPU that is left out, a driver that is old."""
 
 
 def mismatches(
-    manifest: Manifest, toolchain: Toolchain, variables: Mapping[str, str], devices: Sequence[Arch]
+    manifest: Manifest,
+    toolchain: Toolchain,
+    variables: Mapping[str, str],
+    runs: Sequence[compat.Outcome],
 ) -> tuple[Mismatch, ...]:
     """Every fact by which *manifest*'s outputs do not fit *toolchain*, or are not what it would produce.
 
-    *variables* are those of ``manifest.watched`` that are set now, with placeholders for paths; *devices* the archs
-    that the outputs must run on, empty where there is no GPU.
+    *variables* are those of ``manifest.watched`` that are set now, with placeholders for paths; *runs* tells how the
+    outputs run on each GPU that they must run on, as ``outcomes`` has it.
     """
-    found = [*_load(manifest, toolchain), *_devices(manifest, devices)]
+    found = [*_load(manifest, toolchain), *_devices(manifest, runs)]
     for name in sorted({*manifest.variables, *variables}):
         have, want = variables.get(name), manifest.variables.get(name)
         if have != want:
@@ -107,21 +122,26 @@ def _load(manifest: Manifest, toolchain: Toolchain) -> list[Mismatch]:
     return found
 
 
-def _devices(manifest: Manifest, devices: Sequence[Arch]) -> list[Mismatch]:
-    from xfdev.arch import parse
+def outcomes(manifest: Manifest, devices: Sequence[Arch], machine: compat.Machine) -> tuple[compat.Outcome, ...]:
+    """How *manifest*'s outputs run on each of *devices*; () where they have no device code at all."""
+    needs = manifest.needs
+    if not needs.sass and not needs.ptx:
+        return ()
+    code = compat.code_of(needs.sass, needs.ptx, needs.isa, needs.cuda)
+    return tuple(compat.outcome(code, device, machine) for device in devices)
 
-    if not manifest.needs.sass and not manifest.needs.ptx:
-        return []
-    code = [entry for name in manifest.needs.sass for entry in parse(name)]
-    ptx = [entry for name in manifest.needs.ptx for entry in parse(name)]
-    found = []
-    for device in devices:
-        runs = any(entry.serves(device) for entry in code)
-        by_jit = any((entry.major, entry.minor) <= (device.major, device.minor) and not entry.suffix for entry in ptx)
-        if not runs and not by_jit:
-            has = ", ".join(sorted({*manifest.needs.sass, *(f"{name} PTX" for name in manifest.needs.ptx)}))
-            found.append(Mismatch("arch", device.capability, f"has code for {has} only", False))
-    return found
+
+def _devices(manifest: Manifest, found: Sequence[compat.Outcome]) -> list[Mismatch]:
+    """GPUs that need other code. A driver that is too old for any code of this CUDA is no fault of a bundle's."""
+    needs = manifest.needs
+    has = ", ".join(sorted({*needs.sass, *(f"{name} PTX" for name in needs.ptx)}))
+    return [
+        Mismatch("arch", outcome.device.capability, f"has code for {has} only", False)
+        if outcome.because == "arch"
+        else Mismatch("arch", outcome.device.capability, f"does not run there: {outcome.why}", False)
+        for outcome in found
+        if outcome.because in ("arch", "ptx")
+    ]
 
 
 def _compile(manifest: Manifest, toolchain: Toolchain) -> list[Mismatch]:
@@ -154,6 +174,7 @@ def decide(
     """
     refused: list[Refusal] = []
     partial: list[Plan] = []
+    slow: Plan | None = None
     for candidate in candidates:
         changes = candidate.changes
         blocking = tuple(str(item) for item in candidate.mismatches if not item.links)
@@ -162,7 +183,12 @@ def decide(
             continue
         units = candidate.manifest.units
         if not changes.native:
-            return Plan("reuse", candidate, total=len(units) or None, refused=tuple(refused), seconds=0.0)
+            notes = tuple(str(entry) for entry in candidate.outcomes if entry.how == "jit" or entry.because)
+            plan = Plan("reuse", candidate, total=len(units) or None, refused=tuple(refused), seconds=0.0, notes=notes)
+            if not candidate.by_jit:
+                return plan
+            slow = slow or plan  # it runs, if slowly at first; another one may have machine code
+            continue
         differing = tuple(str(item) for item in candidate.mismatches)
         if candidate.manifest.kind == "release" or changes.scripts or differing or not compiles:
             why = (*changes.scripts, *changes.sources, *_flat(changes.units), *differing)
@@ -182,16 +208,12 @@ def decide(
                 reconfigure=bool(changes.sources) or changes.remake or not candidate.manifest.units,
             )
         )
+    if slow is not None:
+        return slow
     if partial:
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
-        return _with_refused(best, refused)
+        return replace(best, refused=tuple(refused))
     return _full(candidates, refused, cpus, recipe, cuda)
-
-
-def _with_refused(plan: Plan, refused: Sequence[Refusal]) -> Plan:
-    from dataclasses import replace
-
-    return replace(plan, refused=tuple(refused))
 
 
 def _full(
@@ -201,12 +223,23 @@ def _full(
     made = [c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units]
     known = next((m for m in made if ("cuda" in m.facts) == cuda), recipe)
     reasons = tuple(dict.fromkeys(f"{entry.label}: {entry.reasons[0]}" for entry in refused if entry.reasons))
+    missing = _missing(candidates)
     if known is None:
         return Plan("full", None, reasons=reasons or ("nothing was compiled for it yet",), refused=tuple(refused),
-                    reconfigure=True)  # fmt: skip
+                    reconfigure=True, missing=missing)  # fmt: skip
     seconds, peak = predict(known.units, cpus)
     return Plan("full", None, total=len(known.units), reasons=reasons, refused=tuple(refused), seconds=seconds,
-                peak=peak, reconfigure=True)  # fmt: skip
+                peak=peak, reconfigure=True, missing=missing)  # fmt: skip
+
+
+def _missing(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """The archs that alone kept a candidate from being linked."""
+    found = []
+    for candidate in candidates:
+        blocking = [item for item in candidate.mismatches if not item.links]
+        if blocking and all(item.name == "arch" for item in blocking) and not candidate.changes.native:
+            found += [item.have for item in blocking]
+    return tuple(dict.fromkeys(found))
 
 
 def _flat(units: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from xfdev.arch_variables import ArchVariable
 from xfdev.errors import UsageError
 
 RESOURCES = Path(__file__).parent / "resources"
@@ -37,9 +38,15 @@ class Profile:
     first_build_variable: str = "FIRST_BUILD_URL"
     fork_variable: str = "FORK_URL"
     environment: Mapping[str, str] = field(default_factory=dict)
+    arch_variables: Mapping[str, ArchVariable] = field(default_factory=dict)
     submodule_commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names_of_archs(self) -> frozenset[str]:
+        """Variables that say no more than the archs, which are compared by what the binaries hold."""
+        return frozenset({"TORCH_CUDA_ARCH_LIST", *self.arch_variables})
 
     def is_metadata(self, path: str) -> bool:
         """Whether *path* (from the checkout's root) changes packaging metadata but never what is compiled."""
@@ -81,6 +88,10 @@ def profiles() -> Mapping[str, Profile]:
         for key in ("submodules", "metadata", "variables", "native", "build_classes"):
             if key in data:
                 data[key] = tuple(data[key])
+        data["arch_variables"] = {
+            name: ArchVariable(**{**entry, "known": tuple(entry.get("known", ()))})
+            for name, entry in data.get("arch_variables", {}).items()
+        }
         found[data["name"]] = Profile(**data)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xfdev import shadows
@@ -68,31 +68,66 @@ def _spellings(path: str, folders: Iterable[str]) -> list[str]:
     return found or shadows.names_of_system(path)
 
 
+@dataclass
+class Recorder:
+    """Learns what units read while others still compile; ``complete`` takes of it what still holds at the end.
+
+    *started_ns* is a time stamp of the checkout's file system from before the first compiler started.
+    """
+
+    manifest: Manifest
+    places: Places
+    started_ns: int
+
+    def __post_init__(self) -> None:
+        self.roots: set[str] = set(self.manifest.roots)
+        for unit in self.manifest.units:
+            self.roots.update(_roots(unit, self.places))
+        self._listing, self.endless = self._list()
+        self._units = {unit.object: unit for unit in self.manifest.units}
+        self._learned: dict[str, tuple[Unit, list[str]]] = {}
+
+    def _list(self) -> tuple[list[str], bool]:
+        found = listed(self.places.checkout, _topmost(self.roots))
+        # What came while compilers ran may have come too late for them: it counts as new next time.
+        settled = _Settled(self.places.checkout, self.started_ns)
+        return [path for path in found if settled(path)], len(found) >= MOST_FILES
+
+    def learn(self, name: str) -> None:
+        """What the unit of the object *name* read, which is compiled now."""
+        self._learned[name] = self._inputs(self._units[name])
+
+    def _inputs(self, unit: Unit) -> tuple[Unit, list[str]]:
+        return inputs_of(unit, self.places, [os.path.join(self.places.checkout, path) for path in self._listing])
+
+    def settle(self) -> list[str]:
+        """List the folders again, now that nothing compiles; what was learned with another listing is forgotten."""
+        now, self.endless = self._list()
+        if now != self._listing:
+            self._listing, self._learned = now, {}
+        return self._listing
+
+    def inputs(self, unit: Unit) -> tuple[Unit, list[str]]:
+        return self._learned.get(unit.object) or self._inputs(unit)
+
+
 def complete(
-    manifest: Manifest,
+    recorder: Recorder,
     compiled: Mapping[str, tuple[float | None, int | None]],
     checkout: Checkout,
-    places: Places,
-    started_ns: int,
     before: Mapping[str, str],
 ) -> Manifest:
-    """*manifest* with the inputs of all units whose objects are there, after a compile.
+    """The recorder's manifest with the inputs of all units whose objects are there, after a compile.
 
     *compiled* maps a unit's object to seconds and peak bytes of its compile, both None where it came from a cache.
-    *started_ns* is a time stamp of the checkout's file system from before the first compiler started: a file that
-    changed since may have been read in either state, so the units that read it count as not compiled. *before* are
-    the files that the other units were made from: should one be another now, its units are compiled next time.
+    A file that changed since the recorder's time stamp may have been read in either state, so the units that read it
+    count as not compiled. *before* are the files that the other units were made from: should one be another now, its
+    units are compiled next time.
     """
-    root = places.checkout
-    roots: set[str] = set(manifest.roots)
-    for unit in manifest.units:
-        roots.update(_roots(unit, places))
-    names_found = listed(root, _topmost(roots))
-    endless = len(names_found) >= MOST_FILES
-    # What came while compilers ran may have come too late for them: it counts as new next time.
-    settled = _Settled(root, started_ns)
-    names_found = [path for path in names_found if settled(path)]
-    listing = [os.path.join(root, path) for path in names_found]
+    manifest, places, started_ns = recorder.manifest, recorder.places, recorder.started_ns
+    root, roots = places.checkout, recorder.roots
+    names_found = recorder.settle()
+    endless = recorder.endless
     names: set[str] = set(manifest.names)
     units = []
     for unit in manifest.units:
@@ -100,7 +135,7 @@ def complete(
             units.append(unit)
             continue
         seconds, peak = compiled[unit.object]
-        recorded, outside = inputs_of(unit, places, listing)
+        recorded, outside = recorder.inputs(unit)
         names.update(outside)
         recorded = replace(
             recorded,

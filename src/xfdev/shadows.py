@@ -34,6 +34,8 @@ _INCLUDE_FLAGS = (
 )
 _SEARCHED = {"-iquote": 0, "-isystem": 2, "--system-include": 2, "-idirafter": 3}  # the others: 1
 _PROBE = rb'__has_include(?:_next)?\s*\(\s*(?:["<]([^">\n]+)[">])?'
+_COMPUTED = rb"#[ \t]*(?:include(?:_next)?|import)[ \t]+[A-Za-z_]"
+_QUOTED = rb'"([^"\n]+)"'
 _PARENT = rb'(?m)^[ \t]*#[ \t]*(?:include(?:_next)?|import|define[^"<\n]*)[ \t]*["<]([^">\n]*\.\.[^">\n]*)[">]'
 
 if TYPE_CHECKING:
@@ -143,6 +145,25 @@ def scan(paths: Iterable[str], folders: Sequence[str]) -> Scan:
     return Scan(frozenset(probes - {""}), frozenset(exact), opaque)
 
 
+def quoted(paths: Iterable[str]) -> frozenset[str] | None:
+    """The last parts of all that the project's own files of a unit have in quotes, names of headers among them.
+
+    A header is looked for beside the file that includes it only if its name is quoted there. None where a name is put
+    together by macros, or written in a way that is not looked for here.
+    """
+    found: set[str] = set()
+    for path in paths:
+        try:
+            with open(path, "rb") as stream:
+                text = stream.read()
+        except OSError:
+            return None
+        if b"%:" in text or b"??=" in text or b"#\\\n" in text or _findall(_COMPUTED, text):
+            return None
+        found.update(os.fsdecode(literal).rpartition("/")[2] for literal in _findall(_QUOTED, text))
+    return frozenset(found)
+
+
 def _findall(pattern: bytes, text: bytes) -> list[bytes]:
     import re
 
@@ -218,8 +239,12 @@ def find(
     folders: Sequence[str],
     candidates: Iterable[str],
     scanned: Scan,
+    quotes: frozenset[str] | None = None,
 ) -> list[str]:
-    """Those of *candidates* (absolute files of the checkout) that could be taken instead of a dependency."""
+    """Those of *candidates* (absolute files of the checkout) that could be taken instead of a dependency.
+
+    *quotes* are the names that can be found beside the including file (see ``quoted``), None for every name.
+    """
     read = set(dependencies)
     including = {os.path.dirname(path) for path in dependencies}
     order = {folder: index for index, folder in reversed(list(enumerate(folders)))}
@@ -248,7 +273,8 @@ def find(
             continue
         while True:
             index_found = names.get(name)
-            if index_found is not None and (folder in including or order.get(folder, last) < index_found):
+            beside = folder in including and (quotes is None or os.path.basename(path) in quotes)
+            if index_found is not None and (beside or order.get(folder, last) < index_found):
                 found.append(path)
                 break
             folder, part = os.path.split(folder)

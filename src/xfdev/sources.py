@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from xfdev import arrivals, clones, index, neighbours, sdist, submodules
 from xfdev.console import console
 from xfdev.errors import NoSuchPath, UsageError, XfdevError
 
-FORMS = "a folder (./xformers), a git URL (https://host/owner/name.git@ref) or a release (xformers==0.0.35)"
+FORMS = "a folder (./project), a git URL (https://host/owner/name.git@ref) or a release (name==version)"
 
-_SCHEMES = ("https", "http", "ssh", "file")
+_SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCHEME = re.compile(r"(?:git\+)?([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SCP = re.compile(r"(?:git\+)?([A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*):(?!//)(.+)")
 _BAD_REF = re.compile(r"^-|^/|/$|\.\.|//|@\{|[\s~^:?*\[\\\x00-\x1f\x7f]|\.lock$|\.$")
@@ -71,7 +72,7 @@ def parse(text: str, cwd: Path) -> Source:
         if scheme and scheme.group(1).lower() not in _SCHEMES:
             raise _usage(text, f"{scheme.group(1)}:// is none of {', '.join(f'{s}://' for s in _SCHEMES)}")
         return _git_url(text)
-    path = cwd / Path(text).expanduser() if text.startswith("~") else cwd / text
+    path = cwd / os.path.expanduser(text)  # unlike Path.expanduser, raises nothing for a user that nobody knows
     if _exists(path):
         return LocalPath(path)
     if re.match(r"[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev)/[^/]+/", text):

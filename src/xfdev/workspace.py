@@ -20,6 +20,8 @@ LIB = f"{BUILD}/lib"
 SCRATCH = ".xfdev/scratch"  # as deep as BUILD
 MANIFEST = f"{BUILD}/manifest.json"
 RECIPE = ".xfdev/recipe.json"
+#: An object of the build before, to compare its kernels with.
+BEFORE = ".before"
 
 
 def kept_build(root: Path) -> Manifest | None:
@@ -43,6 +45,12 @@ def clear_build(root: Path) -> None:
     """Forget a checkout's build, before anything of it changes: what is killed in between is not taken for whole."""
     with suppress(FileNotFoundError), explained(str(root / MANIFEST)):
         (root / MANIFEST).unlink()
+
+
+def set_aside(path: Path) -> None:
+    """Keep the object at *path*, if there is one, beside the one that will be made: a change is seen by comparison."""
+    with suppress(FileNotFoundError), explained(str(path)):
+        path.replace(path.with_name(path.name + BEFORE))
 
 
 def places_of(checkout: Checkout, environment: Environment, python_include: str, python_base: str) -> Places:

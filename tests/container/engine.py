@@ -140,6 +140,15 @@ class Engine:
             if digest:
                 self._ask(f"/v2/{repository}/manifests/{digest}", "DELETE")
 
+    def layers(self, image: str, tag: str) -> dict[str, int]:
+        """The layers of a pushed image, as the registry has them: their digests and sizes in bytes."""
+        repository = image.removeprefix(f"{self.registry}/")
+        manifest = self._ask(f"/v2/{repository}/manifests/{tag}")[0]
+        if "manifests" in manifest:  # the image's own, beside its provenance
+            (only,) = (m["digest"] for m in manifest["manifests"] if m["platform"]["os"] != "unknown")
+            manifest = self._ask(f"/v2/{repository}/manifests/{only}")[0]
+        return {layer["digest"]: layer["size"] for layer in manifest["layers"]}
+
     def _ask(self, path: str, method: str = "GET") -> tuple[dict[str, Any], Mapping[str, str]]:
         """What the registry answers, empty where it has no such thing; and the headers of its answer."""
         request = urllib.request.Request(f"http://{self.registry}{path}", method=method, headers={"Accept": _ACCEPT})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import struct
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from xfdev import devcontainer, sources
 ROOT = Path(__file__).parents[2]
 PROJECT = "xformers"
 
-#: Programs of which one run is a compile: what gcc, clang and nvcc start for it, and they themselves.
-COMPILERS = frozenset({"cc1", "cc1plus", "cicc", "ptxas", "cudafe++", "nvcc", "fatbinary", "clang", "ninja"})
+#: Programs of which one run is a compile: what gcc and nvcc start for it (they themselves also run to tell their
+#: version), clang, and ninja.
+COMPILERS = frozenset({"cc1", "cc1plus", "cicc", "ptxas", "cudafe++", "fatbinary", "clang", "ninja"})
 
 
 def release(folder: Path, requirement: str) -> Path:
@@ -74,7 +78,7 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
 
     libc = ctypes.CDLL(None, use_errno=True)
     place = folder / "accounting"
-    place.touch()
+    place.write_bytes(b"")  # the kernel appends
     found: Counter[str] = Counter()
     if libc.acct(os.fsencode(place)):
         raise OSError(ctypes.get_errno(), "process accounting")
@@ -112,3 +116,131 @@ class Inside:
 
     def python(self, code: str, cwd: str = PROJECT) -> str:
         return self.run(f"python -c {shlex.quote(code)}", cwd=cwd).stdout.strip()
+
+
+def with_a_kernel_of_its_own(release: Path, fork: Path, unit: str) -> Path:
+    """A fork of *release* in which *unit* was changed."""
+    git(release.parent, "clone", "-q", str(release), str(fork))
+    (fork / unit).write_text((fork / unit).read_text() + '\nextern "C" int of_the_fork() { return 1; }\n')
+    commit(fork, "a kernel")
+    return fork
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of this repository's image: what its users set, and what they do with it."""
+
+    engine: engines.Engine
+    base: str
+    requirement: str
+    variables: Mapping[str, str]
+    options: list[str] = field(default_factory=list)
+
+    def env(self, image: str, **more: str) -> dict[str, str]:
+        # The volume of caches has the user's name; the checkouts of these tests belong to root.
+        user = {"XFDEV_USER": "root", "USER": self.engine.name("user")}
+        return {**self.engine.env, **self.variables, "XFDEV_IMAGE": image, **user, **more}
+
+    def xfdev(self, *words: str | Path, image: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "xfdev"), *map(str, words)],
+            env=self.env(image or self.engine.pushed("dev"), **more),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def workspace(self, parent: Path, word: str, fork: Path | None, *, name: str | None = None) -> Path:
+        """A clone of this repository whose devcontainer.json names a base image, and *fork*, that can be had here."""
+        folder = this_repository(parent / name if name else self.engine.folder(parent, word))
+        inside = f"file:///workspaces/{folder.name}/{PROJECT}.git"
+        if fork is not None:
+            git(parent, "clone", "-q", "--bare", str(fork), str(folder / f"{PROJECT}.git"))
+        return edited(
+            folder,
+            {
+                "build": {
+                    "args": {"BASE_IMAGE": self.base, "XFORMERS_FIRST_BUILD_URL": self.requirement},
+                    "options": self.options,
+                },
+                "remoteEnv": {"XFORMERS_FORK_URL": inside},
+            },
+        )
+
+    def opened(
+        self, folder: Path, image: str, *words: str, through: tuple[str, ...] = (), **more: str
+    ) -> tuple[dict[str, Any], str]:
+        """``devcontainer up``: its answer and what it said. *through* runs it, another user's shell for example."""
+        done = subprocess.run(
+            [*through, "devcontainer", "up", "--workspace-folder", str(folder), *words],
+            env=self.env(image, **more), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return answer, done.stderr
+
+    def up(self, folder: Path, image: str, *words: str, through: tuple[str, ...] = (), **more: str) -> Inside:
+        answer, said = self.opened(folder, image, *words, through=through, **more)
+        assert answer["outcome"] == "success", f"{answer}\n{said[-5000:]}"
+        return Inside(self.engine, answer)
+
+    def fails(self, folder: Path, image: str, **more: str) -> tuple[Inside, str]:
+        """A container whose post-create fails; it stays."""
+        answer, said = self.opened(folder, image, **more)
+        assert answer["outcome"] == "error", answer
+        user = more.get("XFDEV_USER", "root")
+        return Inside(
+            self.engine, {**answer, "remoteUser": user, "remoteWorkspaceFolder": f"/workspaces/{folder.name}"}
+        ), said
+
+    def from_an_opened_image_to_an_edit_and_back(
+        self, folder: Path, image: str, unit: str, scratch: Path
+    ) -> tuple[Inside, Counter[str]]:
+        """What a developer does on the first day, each step checked: open, edit Python on the host, edit *unit*, build,
+        throw the container away and make it anew. Returns the last one, and the programs that the build ran."""
+        with counted(scratch) as programs:
+            inside = self.up(folder, image)
+        assert programs["git"], "nothing was counted"
+        assert not compilers(programs), programs
+        # Nothing of the image was made again: neither Debian's packages nor Python's were installed.
+        assert not programs["dpkg"], programs
+        assert not programs["pip"], programs
+        said = inside.prompt()
+        assert f"ready: {PROJECT}" in said, said
+        assert "reuse:" in said, said
+        assert "0 units compiled" in said, said
+        assert inside.python(f"import {PROJECT}; print({PROJECT}.__file__)").startswith("/workspaces/")
+
+        init = folder / PROJECT / PROJECT / "__init__.py"
+        init.write_text(init.read_text() + "\nedited_on_the_host = 7\n")
+        assert inside.python(f"import {PROJECT}; print({PROJECT}.edited_on_the_host)") == "7"
+
+        source = folder / PROJECT / unit
+        source.write_text(source.read_text() + '\nextern "C" int edited_unit() { return 7; }\n')
+        with counted(scratch) as built_by:
+            built = json.loads(inside.run("xfdev build --json", cwd=PROJECT).stdout)
+        assert built["compiled"] == [unit], built
+
+        with counted(scratch) as programs:
+            inside = self.up(folder, image, "--remove-existing-container")
+        assert not compilers(programs), programs
+        said = inside.prompt()
+        assert "the last build here" in said, said
+        assert "0 units compiled" in said, said
+        loaded = f"import ctypes, glob, os, torch, {PROJECT}, {PROJECT}.ops; "
+        loaded += f"so = glob.glob(os.path.dirname({PROJECT}.__file__) + '/_C*.so')[0]; "
+        assert inside.python(loaded + "print(ctypes.CDLL(so).edited_unit())") == "7"
+        return inside, built_by
+
+    def publish(self, folder: Path, tag: str) -> str:
+        """Build the image of *folder* and push it, then delete all that this machine has of it."""
+        name = self.engine.pushed("dev")
+        built = self.xfdev("image", "build", folder, "--tag", f"{name}:{tag}", "--push")
+        assert built.returncode == 0, built.stderr[-5000:]
+        self.forget()
+        return name
+
+    def forget(self) -> None:
+        """Delete everything that this machine has of the image."""
+        listed = self.engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        for name in listed:
+            if self.engine.name("") in name or f"vsc-{self.engine.name('')}" in name:
+                self.engine.docker("image", "rm", "-f", name, check=False)
+        self.engine.docker("builder", "prune", "--all", "--force")

@@ -159,9 +159,9 @@ def test_compiler_of_a_killed_run_does_not_write_into_the_next(scene: Scene) -> 
         # Makes one.o from the source as it is now, and writes it much later.
         f'case "$*" in *" -c "*one.cpp*) if [ -e {marks}/slow ]; then\n'
         '  out=; for word; do [ "$previous" = -o ] && out=$word; previous=$word; done\n'
-        f'  c++ "$@" && mv $out {marks}/late.o && touch {marks}/waiting && sleep 3 && mv {marks}/late.o $out\n'
+        f'  c++ "$@" && mv $out {marks}/late.o && touch {marks}/waiting && sleep 8 && mv {marks}/late.o $out\n'
         f"  touch {marks}/wrote; exit; fi;;\n"
-        f'*" -c "*two.cpp*) [ -e {marks}/slow ] || sleep 5;; esac\n'
+        f'*" -c "*two.cpp*) [ -e {marks}/slow ] || sleep 10;; esac\n'
         'exec c++ "$@"',
     )
     (marks / "slow").touch()

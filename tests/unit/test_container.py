@@ -51,6 +51,16 @@ def test_build_takes_what_the_file_says_and_what_is_given_on_top() -> None:
     assert words[words.index("--target") :][:2] == ["--target", "dev"]
 
 
+def test_what_is_published_is_not_kept_here_as_well() -> None:
+    build = {"dockerfile": "Dockerfile", "options": ["--output=type=docker,compression=zstd", "--secret=id=ca,env=CA"]}
+    here = container.build_words(config({"build": build}), tags=["t:1"], more=["--load"])
+    assert "--output=type=docker,compression=zstd" in here
+    words = container.publish_words(push=True, contexts=[], cache_to=None, sbom=None, provenance=True)
+    published = container.build_words(config({"build": build}), tags=["t:1"], more=words)
+    assert [word for word in published if "type=docker" in word] == []
+    assert "--secret=id=ca,env=CA" in published
+
+
 def test_run_mounts_the_folder_and_what_the_file_names() -> None:
     data = {
         "image": "x", "mounts": ["source=cache,target=/c,type=volume", {"source": "a", "target": "/b", "type": "bind"}],
@@ -111,3 +121,26 @@ def test_what_is_published_carries_its_cache(push: bool) -> None:
 def test_build_arguments_as_docker_takes_them() -> None:
     given = container.build_args(["A=1=2", "B", "C=", "D"], {"B": "from here", "C": "not this"})
     assert given == {"A": "1=2", "B": "from here", "C": "", "D": ""}
+
+
+def test_podman_builds_without_what_only_buildkit_takes() -> None:
+    build = {
+        "dockerfile": "Dockerfile", "cacheFrom": ["r/x:cu130", "r/x:cpu"],
+        "options": ["--output=type=docker,compression=zstd", "--secret=id=ca,env=CA"],
+    }  # fmt: skip
+    words = container.for_podman(container.build_words(config({"build": build}), tags=["t:1"], more=["--load"]))
+    assert words == [
+        *("podman", "build", "-f", f"{ROOT}/.devcontainer/Dockerfile"),
+        *("--tag", "t:1", "--secret=id=ca,env=CA", f"{ROOT}/.devcontainer"),
+    ]
+
+
+def test_podman_gives_gpus_by_their_cdi_name() -> None:
+    words = container.for_podman(["docker", "run", "--gpus", "all", "--user", "root", "image"])
+    assert words == ["podman", "run", "--device", "nvidia.com/gpu=all", "--user", "root", "image"]
+
+
+def test_an_image_that_is_locked_is_taken_by_its_digest() -> None:
+    locked = {"ghcr.io/team/dev:cu130": "sha256:abc"}
+    assert container.pinned("ghcr.io/team/dev:cu130", locked) == "ghcr.io/team/dev:cu130@sha256:abc"
+    assert container.pinned("ghcr.io/team/dev:cpu", locked) == "ghcr.io/team/dev:cpu"

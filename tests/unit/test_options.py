@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdev import options
+from xfdev import options, trust
 from xfdev.errors import UsageError
 
 
@@ -110,3 +110,31 @@ def test_command_line_again(tmp_path: Path) -> None:
     found = options.resolve({"arch": "8.0;9.0", "venv": "a b", "jobs": None}, {}, [path])
     assert found.command_line("arch", "venv", "jobs") == " --arch '8.0;9.0' --venv 'a b'"
     assert found.command_line("jobs") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False), ("yes", None), ("2", None)]
+)
+def test_switches(tmp_path: Path, text: str, value: bool | None) -> None:
+    variables = {"XFDEV_COMPILE_CACHE_WRITE": text}
+    if value is None:
+        with pytest.raises(UsageError, match="is not true or false"):
+            options.resolve({}, variables, [])
+        return
+    assert options.resolve({}, variables, []).compile_cache_write is value
+    # One that is off on top wins over one that is on below.
+    below = toml(tmp_path / "xfdev.toml", "compile_cache_write = true\n")
+    assert options.resolve({}, variables, [below]).compile_cache_write is value
+
+
+def test_choices(tmp_path: Path) -> None:
+    path = toml(tmp_path / "xfdev.toml", 'signatures = "always"\n')
+    with pytest.raises(UsageError, match="is not one of off, optional, required"):
+        options.resolve({}, {}, [path])
+    assert options.CHOICES["signatures"] == trust.POLICIES
+
+
+def test_switches_and_lists_as_they_are_given_again() -> None:
+    found = options.resolve({"locked": True, "keys": ["a b.pub", "c.pub"], "lock": "x.lock"}, {}, [])
+    assert found.command_line("locked", "keys", "lock") == " --locked --key 'a b.pub' --key c.pub --lock x.lock"
+    assert options.flag("compile_cache_write") == "compile-cache-write"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from xfdev import arch, plan
 from xfdev.bundle import Manifest, Needs, Unit
+from xfdev.compat import Machine
 from xfdev.inputs import Changes
 from xfdev.plan import Candidate, Mismatch
 from xfdev.toolchain import Toolchain, Torch
@@ -49,11 +50,12 @@ def manifest(**fields: Any) -> Manifest:
 
 
 def found(made: Manifest, chain: Toolchain, variables: dict[str, str] | None = None, devices: str = "") -> list[str]:
-    return [str(item) for item in plan.mismatches(made, chain, variables or {}, arch.parse(devices))]
+    runs = plan.outcomes(made, arch.parse(devices), Machine())
+    return [str(item) for item in plan.mismatches(made, chain, variables or {}, runs)]
 
 
 def links(made: Manifest, chain: Toolchain, **rest: Any) -> bool:
-    return all(item.links for item in plan.mismatches(made, chain, rest.get("variables", {}), rest.get("devices", ())))
+    return all(item.links for item in plan.mismatches(made, chain, rest.get("variables", {}), ()))
 
 
 # --- mismatches

@@ -19,7 +19,7 @@ from xfdev.console import console
 from xfdev.errors import BadEnvironment, CommandFailed, NotAGitTree, NothingFits, ReadOnlyCheckout, XfdevError
 from xfdev.stores.local import LocalStore
 
-EXAMPLE = "xfdev attach https://github.com/you/xformers.git"
+EXAMPLE = "xfdev attach https://github.com/you/project.git"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

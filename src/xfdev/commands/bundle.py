@@ -11,8 +11,10 @@ from typing import Any
 
 from xfdev.cli import add_options
 from xfdev.commands.session import local_store, resolve_options, with_cache
+from xfdev.commands.trusting import Trust
 from xfdev.console import duration, size
 from xfdev.errors import BadBundle, UsageError
+from xfdev.files import explained, locked
 from xfdev.stores.local import LocalStore
 
 EXAMPLE = "xfdev bundle prune --max-size 2GB --max-age 30d"
@@ -30,14 +32,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--max-size", metavar="SIZE", help="keep the last used ones up to this: 500MB, 2GB")
     prune.add_argument("--max-age", metavar="AGE", help="remove those not used for this long: 12h, 30d")
     prune.add_argument("--all", action="store_true", help="remove all, those that cannot be read too")
-    for action in (listing, show, verify, prune):
+    push = actions.add_parser("push", help="send a bundle to a registry, for everybody who may read there")
+    push.add_argument("id", help="the start of its id")
+    push.add_argument("--to", metavar="REF", required=True, help="the repository: ghcr.io/team/bundles")
+    push.add_argument(
+        "--sign", metavar="KEY", help="sign it: a private key in PEM form, or one of cosign's own (then by cosign)"
+    )
+    pull = actions.add_parser("pull", help="fetch bundles from a registry, with their compiler-cache entries")
+    pull.add_argument(
+        "ref",
+        help="REPOSITORY@sha256:... or REPOSITORY:bundle-ID for one bundle, REPOSITORY:TAG for the newest of a list",
+    )
+    add_options(pull, "signatures", "keys")
+    for action in (listing, show, verify, prune, push, pull):
         add_options(action, "cache")
         for flags in (("--json",), ("-v", "--verbose"), ("-q", "--quiet")):
             action.add_argument(*flags, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
-    store = local_store(with_cache(resolve_options(args, None, environ), environ))
+    chosen = resolve_options(args, None, environ)
+    environ = with_cache(chosen, environ)
+    store = local_store(environ)
     match args.action:
         case "list":
             return _list(store)
@@ -45,6 +61,10 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
             return _show(store, args.id)
         case "verify":
             return _verify(store, args.id, args.remove)
+        case "push":
+            return _push(store, args.id, args.to, args.sign, environ)
+        case "pull":
+            return _pull(store, args.ref, Trust(chosen, None, store), environ)
         case _:
             return _prune(store, args)
 
@@ -119,6 +139,63 @@ def _prune(store: LocalStore, args: argparse.Namespace) -> Mapping[str, Any]:
         "removed": [entry.id for entry in removed],
         "freed_bytes": freed,
         "lines": [f"removed {len(removed)} bundles, {size(freed)}"],
+    }
+
+
+def _push(store: LocalStore, prefix: str, to: str, key: str | None, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    from xfdev.commands import cosign
+    from xfdev.stores import afar, artifact, oci
+
+    name = store.resolve(prefix)
+    (place,) = afar.repositories([to])
+    if store.lacks_objects(name):
+        raise BadBundle(
+            f"bundle {name[:12]} is here without its compiler-cache entries",
+            why="it was fetched to be linked",
+            hint="xfdev bundle pull fetches all of it; or push it from where it was made",
+        )
+    manifest = store.manifest(name)
+    repository = oci.OciStore(place, environ, store.folder / "afar" / "blobs", push=True)
+    sign = cosign.signer(repository, key, environ) if key is not None else None
+    digest = repository.push(store, name, sign=sign)
+    afar.forget(store, place)
+    tag = artifact.tag_of(manifest)
+    return {
+        "id": name,
+        "digest": digest,
+        "reference": f"{place}@{digest}",
+        "tag": artifact.own_tag(name),
+        "list": tag,
+        "signed": key is not None,
+        "lines": [
+            f"{place}@{digest}",
+            f"  bundle {name[:12]}, {'signed, ' if key is not None else ''}listed in {place}:{tag}",
+        ],
+    }
+
+
+def _pull(store: LocalStore, ref: str, trust: Trust, environ: Mapping[str, str]) -> Mapping[str, Any]:
+    import os
+
+    from xfdev.stores import afar, oci, reference
+
+    place = reference.reference(ref)
+    source = oci.OciStore(place, environ, store.folder / "afar" / "blobs", patient=True)
+    before = {*store.ids()}
+    with explained(str(store.folder)):
+        store.folder.mkdir(parents=True, exist_ok=True)
+    with locked(store.folder / "afar" / "pull.lock", f"what is fetched from {source}", wait=600.0):
+        found = source.pulled(store, os.uname().machine, lambda digest: trust.of_artifact(source, digest))
+    for name, (digest, recipe) in found.items():
+        if name not in before or afar.origin(store, name):  # one that was made here stays one
+            afar.note_origin(store, name, str(source), digest, recipe)
+    names = list(found)
+    afar.forget(store, place)
+    new = [name for name in names if name not in before]
+    return {
+        "bundles": names,
+        "new": new,
+        "lines": [f"{name[:12]}  {'new' if name in new else 'was here'}" for name in names],
     }
 
 

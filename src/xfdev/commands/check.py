@@ -15,7 +15,7 @@ from xfdev.commands.session import Session, open_session
 from xfdev.errors import CheckFailed
 from xfdev.profile import RESOURCES
 
-EXAMPLE = "xfdev check ~/src/xformers"
+EXAMPLE = "xfdev check ~/src/project"
 _TIMEOUT = 300.0
 
 

@@ -8,56 +8,58 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xfdev import container
+from xfdev import container, lockfile
 from xfdev import run as running
 from xfdev.console import console, duration
 from xfdev.errors import CommandFailed, NoEngine, NoSuchPath
 
 _ANSWERS_WITHIN = 10.0
 
+#: Where the Container Device Interface has its specifications (SPEC.md of cncf-tags/container-device-interface).
+CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 
-def answers(environ: Mapping[str, str]) -> bool:
-    """Whether a Docker engine is there and answers."""
-    if shutil.which("docker", path=environ.get("PATH")) is None:
+
+def answers(environ: Mapping[str, str], program: str = "docker") -> bool:
+    """Whether an engine is there and answers: *program* is ``docker`` or ``podman``."""
+    if shutil.which(program, path=environ.get("PATH")) is None:
         return False
     try:
-        return running.capture(
-            ["docker", "version", "--format", "{{.Server.Version}}"], env=environ, timeout=_ANSWERS_WITHIN, check=False
-        ).ok
+        return running.capture([program, "version"], env=environ, timeout=_ANSWERS_WITHIN, check=False).ok
     except CommandFailed:
         return False
 
 
-def require(environ: Mapping[str, str]) -> None:
-    """Raise NoEngine where no Docker engine answers."""
-    if not answers(environ):
+def require(environ: Mapping[str, str], program: str = "docker") -> None:
+    """Raise NoEngine where no engine answers."""
+    if not answers(environ, program):
         raise NoEngine(
-            "no Docker engine answers",
+            f"no {program.capitalize()} engine answers",
             why="none is installed, it is not running, or this user may not talk to it",
-            hint="docker version says which; xfdev up --engine venv works without one",
+            hint=f"{program} version says which; xfdev up --engine venv works without one",
         )
 
 
-def up(root: Path, environ: Mapping[str, str]) -> Mapping[str, Any]:
+def up(root: Path, environ: Mapping[str, str], program: str = "docker") -> Mapping[str, Any]:
     """Bring up the container of *root*, and what its configuration runs in it; one that is there is used again.
 
-    Raises NoSuchPath where there is no configuration, NoEngine where nothing answers, CommandFailed for a step that
-    failed.
+    With Podman the devcontainer CLI is not asked: it passes options on that Podman does not take. Raises NoSuchPath
+    where there is no configuration, NoEngine where nothing answers, CommandFailed for a step that failed.
     """
     started = time.monotonic()
     root = root.resolve()
     file = find(root)
-    require(environ)
-    environ = with_user(root, environ)
-    if shutil.which("devcontainer", path=environ.get("PATH")):
+    require(environ, program)
+    environ = with_user(root, environ, program)
+    if program == "docker" and shutil.which("devcontainer", path=environ.get("PATH")):
         name, user, workspace = _by_cli(root, environ)
     else:
-        name, user, workspace = _by_docker(root, file, environ)
+        name, user, workspace = _by_engine(root, file, environ, program)
     seconds = time.monotonic() - started
-    enter = shlex.join(["docker", "exec", "-it", "-u", user, "-w", workspace, name[:12], "bash"])
+    enter = shlex.join([program, "exec", "-it", "-u", user, "-w", workspace, name[:12], "bash"])
     return {
         "container": name,
         "workspace": workspace,
@@ -84,10 +86,12 @@ def find(root: Path) -> Path:
     )
 
 
-def with_user(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """For a folder of root's, the container's user has to be root as well; it never takes that number by itself."""
-    owner = root.stat().st_uid
-    return {**environ, "XFDEV_USER": "root"} if owner == 0 and "XFDEV_USER" not in environ else dict(environ)
+def with_user(root: Path, environ: Mapping[str, str], program: str = "docker") -> dict[str, str]:
+    """For a folder of root's, the container's user has to be root as well; it never takes that number by itself. So it
+    is with Podman of a user who is not root: the folder's owner is the container's root."""
+    rootless = program == "podman" and os.geteuid() != 0
+    roots = root.stat().st_uid == 0 or rootless
+    return {**environ, "XFDEV_USER": "root"} if roots and "XFDEV_USER" not in environ else dict(environ)
 
 
 def _by_cli(root: Path, environ: Mapping[str, str]) -> tuple[str, str, str]:
@@ -113,42 +117,54 @@ def _last(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _by_docker(root: Path, file: Path, environ: Mapping[str, str]) -> tuple[str, str, str]:
+def _by_engine(root: Path, file: Path, environ: Mapping[str, str], program: str) -> tuple[str, str, str]:
     config = container.read(file, root, file.read_text(), environ)
-    known = _docker(["ps", "-aq", "--no-trunc", *_filters(config)], environ).split()
-    if known:
-        _docker(["start", known[0]], environ)
-        return known[0], config.user, config.workspace
-    image = str(config.data.get("image") or config.tag)
+
+    def words(docker: Sequence[str]) -> list[str]:
+        return container.for_podman(docker) if program == "podman" else list(docker)
+
+    def ask(*docker: str) -> str:
+        return running.capture(words(["docker", *docker]), env=environ).stdout
+
+    known = ask("ps", "-aq", "--no-trunc", *(w for label in config.labels for w in ("--filter", f"label={label}")))
+    if known.split():
+        ask("start", known.split()[0])
+        return known.split()[0], config.user, config.workspace
+    lock = lockfile.read(lockfile.place(root, None)) or lockfile.Lock()
+    locked = {entry.reference: entry.digest for entry in lock.images}
+    image = container.pinned(str(config.data.get("image") or config.tag), locked)
     if "image" not in config.data:
         with console.step("building the image"):
-            if running.live(container.build_words(config, tags=[image], more=["--load"]), env=environ):
-                raise CommandFailed("the image cannot be built", hint="the lines above say why; then run it again")
-    gpus = container.wants_gpu(config) and "nvidia" in _docker(["info", "-f", "{{json .Runtimes}}"], environ)
-    name = _run(container.run_words(config, image, gpus=gpus), environ).strip()
+            sources = [container.pinned(reference, locked) for reference in container.caches(config)]
+            asked = container.build_words(config, tags=[image], cache_from=sources, more=["--load"])
+            built = running.live(words(asked), env=environ)
+        if built:
+            raise CommandFailed("the image cannot be built", hint="the lines above say why; then run it again")
+    gpus = container.wants_gpu(config) and (
+        cdi(CDI_FOLDERS) if program == "podman" else "nvidia" in ask("info", "-f", "{{json .Runtimes}}")
+    )
+    name = ask(*container.run_words(config, image, gpus=gpus)[1:]).strip()
     try:
         if config.user != "root" and os.getuid():
             line = container.adopt_user(config.user, os.getuid(), os.getgid())
-            _run(container.exec_words(config, name, line, user="root"), environ)
+            ask(*container.exec_words(config, name, line, user="root")[1:])
         for key in ("onCreateCommand", "updateContentCommand", "postCreateCommand", "postStartCommand"):
             if config.data.get(key):
                 with console.step(key):
-                    words = container.exec_words(config, name, config.data[key])
-                    if running.live(words, env=environ):
-                        raise CommandFailed(f"{key} failed", hint=f"{shlex.join(words)}  runs it again")
+                    command = words(container.exec_words(config, name, config.data[key]))
+                    if running.live(command, env=environ):
+                        raise CommandFailed(f"{key} failed", hint=f"{shlex.join(command)}  runs it again")
     except CommandFailed:
-        console.info(f"the container stays, to look at: docker exec -it {name[:12]} bash")
+        console.info(f"the container stays, to look at: {program} exec -it {name[:12]} bash")
         raise
     return name, config.user, config.workspace
 
 
-def _filters(config: container.Config) -> list[str]:
-    return [word for label in config.labels for word in ("--filter", f"label={label}")]
-
-
-def _docker(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    return _run(["docker", *words], environ)
-
-
-def _run(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    return running.capture(words, env=environ).stdout
+def cdi(folders: Sequence[str]) -> bool:
+    """Whether some file in *folders* describes NVIDIA's GPUs for containers."""
+    found = False
+    for folder in folders:
+        for path in Path(folder).glob("*.[jy]*"):
+            with suppress(OSError):
+                found = found or "nvidia.com/gpu" in path.read_text(errors="replace")
+    return found

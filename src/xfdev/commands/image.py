@@ -16,7 +16,7 @@ from xfdev.commands import engine
 from xfdev.console import console, duration, size
 from xfdev.errors import CommandFailed
 
-EXAMPLE = "xfdev image build --tag registry.example.com/team/xformers-dev:cu130 --push"
+EXAMPLE = "xfdev image build --tag registry.example.com/team/project-dev:cu130 --push"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,22 +9,22 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xfdev import __version__, arch, devcontainer, gpu, profile
+from xfdev import __version__, devcontainer, editor_tasks, gpu, profile, project, targets
 from xfdev import run as processes
 from xfdev.checkout import Checkout, open_checkout
 from xfdev.cli import add_options
-from xfdev.commands.session import check_project, project_name, release_version, resolve_options
+from xfdev.commands import engine
+from xfdev.commands.session import resolve_options
 from xfdev.console import console
 from xfdev.errors import CommandFailed, FilesInTheWay, UsageError
 from xfdev.file_changes import Change, diff, existing, write
 from xfdev.options import Options
 from xfdev.own_wheel import own_wheel
 
-EXAMPLE = "xfdev init ~/src/xformers"
+EXAMPLE = "xfdev init ~/src/project"
 
 FOLDER = ".devcontainer"
 _CONFIG = f"{FOLDER}/{devcontainer.CONFIG}"
@@ -36,21 +36,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", default=".", help="the checkout (default: this folder)")
     parser.add_argument("--image", metavar="REF", help="an image to take layers from, without tag (default: none)")
     parser.add_argument("--yes", action="store_true", help="change files that are there without asking")
+    parser.add_argument(
+        "--tasks",
+        action="store_true",
+        help=f"write {editor_tasks.PLACE} instead: VS Code's tasks that build, with problem matchers for g++ and nvcc",
+    )
     add_options(parser, "arch", "toolchain")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     checkout = open_checkout(Path(args.path), environ)
     root = checkout.root
-    check_project(root)
+    project.check_project(root)
+    if args.tasks:
+        return _tasks(root, args)
     wheel, content = own_wheel()
     chosen = resolve_options(args, root, environ)
-    rendered = devcontainer.render(_values(root, chosen, args.image, wheel))
+    rendered = devcontainer.render(_values(root, chosen, args.image, wheel, environ))
     extra, notes = _of_this_machine(root, environ)
     config, replaced, more = _config(root, rendered.pop(devcontainer.CONFIG).decode(), extra)
     changes = [*config, *_others(root, {**rendered, wheel: content}, wheel)]
     notes += more
-    _agree(changes, args, chosen)
+    given = chosen.command_line("arch", "toolchain") + (f" --image {args.image}" if args.image else "")
+    _agree(changes, args, given)
     write(root, [change for change in changes if change.what != "unchanged"])
     notes += _ignored(checkout, [change.path for change in changes if change.after is not None])
     return {
@@ -62,9 +70,27 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
     }
 
 
-def _values(root: Path, chosen: Options, image: str | None, wheel: str) -> dict[str, str | None]:
+def _tasks(root: Path, args: argparse.Namespace) -> Mapping[str, Any]:
+    before = existing(root, editor_tasks.PLACE)
+    try:
+        after = editor_tasks.merged(None if before is None else before.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{editor_tasks.PLACE} is not UTF-8: {error}", hint="save it as UTF-8") from error
+    change = Change(editor_tasks.PLACE, before, after.encode())
+    _agree([change], args, " --tasks")
+    if change.what != "unchanged":
+        write(root, [change])
+    line = (
+        f"{change.what} {change.path}" if change.what != "unchanged" else f"nothing to do: {change.path} is up to date"
+    )
+    return {"checkout": str(root), "files": {change.path: change.what}, "lines": [line]}
+
+
+def _values(
+    root: Path, chosen: Options, image: str | None, wheel: str, environ: Mapping[str, str]
+) -> dict[str, str | None]:
     facts = profile.of_checkout(root)
-    name = chosen.toolchain or facts.toolchain_for("compile", release_version(root, facts))
+    name = chosen.toolchain or facts.toolchain_for("compile", project.release_version(root, facts))
     entry, locked = profile.toolchain_entry(name), devcontainer.toolchains()
     if name not in locked:
         raise UsageError(
@@ -74,12 +100,12 @@ def _values(root: Path, chosen: Options, image: str | None, wheel: str) -> dict[
         )
     return {
         # A folder may be called anything; this is a title.
-        "name": re.sub(r"[^\w .+-]", "-", project_name(root, facts)),
+        "name": re.sub(r"[^\w .+-]", "-", project.project_name(root, facts)),
         "version": __version__,
         "wheel": wheel,
         "base_image": devcontainer.base_image(),
         "toolchain": name,
-        "arch": arch.canonical(arch.parse(chosen.arch or "")) if entry.cuda else "",
+        "arch": targets.asked_archs(chosen.arch or "", entry, environ) if entry.cuda else "",
         "image": devcontainer.check_image(image) if image else None,
         "first_build": facts.repository or "",
         "first_build_variable": facts.first_build_variable,
@@ -143,10 +169,8 @@ def _docker(environ: Mapping[str, str]) -> tuple[bool, list[str]] | None:
     if not said.ok or not isinstance(info, dict):
         return None
     devices = [str(entry.get("ID")) for entry in info.get("DiscoveredDevices") or ()]
-    for folder in info.get("CDISpecDirs") or ():  # before Docker 28.2 it says only where they are described
-        for path in Path(folder).glob("*.[jy]*"):
-            with suppress(OSError):
-                devices += ["nvidia.com/gpu=all"] if "nvidia.com/gpu" in path.read_text(errors="replace") else []
+    if engine.cdi(info.get("CDISpecDirs") or ()):  # before Docker 28.2 it says only where they are described
+        devices.append("nvidia.com/gpu=all")
     return "nvidia" in (info.get("Runtimes") or {}), devices
 
 
@@ -187,14 +211,13 @@ def _others(root: Path, contents: Mapping[str, bytes], wheel: str) -> list[Chang
 # --- asking, writing, telling
 
 
-def _agree(changes: Sequence[Change], args: argparse.Namespace, chosen: Options) -> None:
+def _agree(changes: Sequence[Change], args: argparse.Namespace, given: str) -> None:
     """Raise FilesInTheWay unless nothing that is there changes, or somebody agrees to it."""
     touched = [change for change in changes if change.before is not None and change.what != "unchanged"]
     if not touched or args.yes:
         return
     shown = "\n".join(diff(change) for change in touched)
     names = ", ".join(change.was or change.path for change in touched)
-    given = chosen.command_line("arch", "toolchain") + (f" --image {args.image}" if args.image else "")
     hint = f"xfdev init {shlex.quote(args.path)}{given} --yes changes what the diff shows"
     if not args.json:
         console.info(shown)

@@ -10,13 +10,14 @@ from xfdev import link
 from xfdev.cli import add_options
 from xfdev.commands import report
 from xfdev.commands.session import open_session
+from xfdev.options import SHARED
 
-EXAMPLE = "xfdev plan ~/src/xformers"
+EXAMPLE = "xfdev plan ~/src/project"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", default=".", help="the checkout (default: this folder)")
-    add_options(parser, "arch", "venv", "cache", "jobs")
+    add_options(parser, "arch", "venv", "cache", "jobs", *SHARED)
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:

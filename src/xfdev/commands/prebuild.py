@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from xfdev import plan
-from xfdev.cli import add_options
+from xfdev.cli import add_options, add_trace
 from xfdev.commands import apply
 from xfdev.commands.session import open_session
 from xfdev.errors import CompileFailed
 from xfdev.workspace import BUILD
 
-EXAMPLE = "xfdev prebuild ~/src/xformers --arch '8.0;9.0'"
+EXAMPLE = "xfdev prebuild ~/src/project --arch '8.0;9.0'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", metavar="UNIT", action="append", help="compile just this unit into the cache; no bundle is written"
     )
-    add_options(parser, "arch", "venv", "cache", "jobs")
+    add_trace(parser)
+    add_options(parser, "arch", "venv", "cache", "jobs", "compile_cache", "compile_cache_write")
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     started = time.monotonic()
-    session = open_session(args, environ)
+    session = open_session(args, environ, for_here=False)
     with session.locked():
         everything = plan.Plan("full", None, reconfigure=True)
         objects = session.root / BUILD / "objects"

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xfdev import arch as archs
-from xfdev import gpu, inputs, limits, link, options, plan, profile, toolchain, venv, workspace
+from xfdev import (
+    arch_variables,
+    compat,
+    gpu,
+    gpu_families,
+    inputs,
+    limits,
+    link,
+    on_import,
+    options,
+    plan,
+    profile,
+    project,
+    targets,
+    toolchain,
+    venv,
+    workspace,
+)
 from xfdev.bundle import Manifest, Places
 from xfdev.checkout import Checkout, open_checkout
-from xfdev.console import console
-from xfdev.errors import BadBundle, BadEnvironment, NotAnExtensionProject, XfdevError
-from xfdev.files import locked, read_json, write_json
-from xfdev.stores.local import LocalStore, Summary
+from xfdev.commands.candidates import Candidates
+from xfdev.errors import (
+    BadEnvironment,
+    UnknownArch,
+    XfdevError,
+)
+from xfdev.files import locked
+from xfdev.stores.local import LocalStore
 
-_CANDIDATES = 6  # bundles compared in full, the most alike first
-_ASK_AGAIN_AFTER = 3600.0  # seconds until a release that no index had is asked for again
+if TYPE_CHECKING:
+    pass
+
 _LOCK_WAIT = 10.0
 
 
@@ -34,9 +54,17 @@ class Session:
     environment: venv.Environment
     toolchain: toolchain.Toolchain
     arch: tuple[archs.Arch, ...]
+    """What is compiled for."""
+    asked: str
+    """Who asked for these archs, "" where they are those of the GPUs here."""
+    added: tuple[archs.Arch, ...]
+    """Those of them that nobody asked for, and that the GPUs here need."""
+    gpus: gpu.Found
     environ: Mapping[str, str]
     options: options.Options
     store: LocalStore
+    opened: int = 0
+    """When the checkout had not been looked at yet, by the clock of its file system, in nanoseconds."""
 
     @property
     def root(self) -> Path:
@@ -69,147 +97,56 @@ class Session:
         return {
             name: self.places.abstract(self.environ[name])
             for name in sorted({*manifest.watched, *self.profile.variables})
-            if name in self.environ and name != "TORCH_CUDA_ARCH_LIST"
+            if name in self.environ and name not in self.profile.names_of_archs
         }
 
+    @property
+    def devices(self) -> tuple[archs.Arch, ...]:
+        """What the outputs have to run on: the GPUs here, unless other archs were asked for."""
+        return self.arch if self.asked else self.gpus.archs
+
+    @property
+    def machine(self) -> compat.Machine:
+        return compat.Machine(self.gpus.archs, self.gpus.driver, self.gpus.cuda)
+
     def candidate(self, label: str, manifest: Manifest, bundle: str | None) -> plan.Candidate:
+        runs = plan.outcomes(manifest, self.devices, self.machine)
         return plan.Candidate(
             label=label,
             manifest=manifest,
             changes=inputs.compare(manifest, self.checkout, self.places),
-            mismatches=plan.mismatches(manifest, self.toolchain, self.variables(manifest), self.arch),
+            mismatches=plan.mismatches(manifest, self.toolchain, self.variables(manifest), runs),
             bundle=bundle,
+            outcomes=runs,
         )
 
-    def candidates(self) -> Iterator[plan.Candidate]:
-        """What could serve this checkout, the nearest first; ends after one that can be linked as it is."""
-        kept = workspace.kept_build(self.root)
-        if kept is not None and all((self.root / workspace.LIB / name).is_file() for name in kept.outputs):
-            candidate = self.candidate("the last build here", kept, None)
-            yield candidate
-            if _serves(candidate):
-                return
-        for summary in self._alike():
-            label = f"bundle {summary.id[:12]}" if summary.kind == "build" else f"release {summary.version}"
-            try:
-                candidate = self.candidate(label, self.store.manifest(summary.id), summary.id)
-            except BadBundle as error:
-                console.warning(f"{error}; it is left out")
-                continue
-            yield candidate
-            if _serves(candidate):
-                return
-        released = self._release()
-        if released is not None:
-            yield released
-
-    def _alike(self) -> list[Summary]:
-        project = _normal(project_name(self.root, self.profile))
-        linked = (link.read_linked(self.root) or {}).get("bundle")
-        facts = self.toolchain.facts
-
-        def distance(summary: Summary) -> tuple[bool, ...]:
-            return (
-                summary.id != linked,
-                summary.cuda.partition(".")[0] != facts.get("cuda", "").partition(".")[0],
-                summary.torch != facts.get("torch"),
-                summary.arch != facts.get("arch", ""),
-            )
-
-        same = [summary for summary in self.store.summaries() if _normal(summary.project) == project]
-        return sorted(same, key=distance)[:_CANDIDATES]
-
-    def _release(self) -> plan.Candidate | None:
-        """The official wheel of the release this checkout descends from, where the store does not have it yet."""
-        version = self.release_version
-        if version is None or not self.profile.native or self.profile.distribution is None:
-            return None
-        if any(summary.kind == "release" and summary.version == version for summary in self.store.summaries()):
-            return None  # it was among the candidates
-        missed = self.store.folder / "missed" / f"{self.profile.distribution}-{version}.json"
-        earlier = read_json(missed)
-        if isinstance(earlier, dict) and time.time() - earlier.get("when", 0) < _ASK_AGAIN_AFTER:
-            return None
-        from xfdev.stores import release
-
-        try:
-            with release.scratch() as folder, console.step(f"looking at the official wheel {version}"):
-                manifest, outputs = release.fetch(self.profile, version, Path(folder), self.environment.interpreter)
-                name = self.store.put(manifest, {key: outputs / key for key in manifest.outputs}, None)
-        except XfdevError as error:
-            console.info(f"no official wheel for {version}: {error}")
-            try:
-                missed.parent.mkdir(parents=True, exist_ok=True)
-                write_json(missed, {"when": time.time(), "reason": str(error)})
-            except (OSError, XfdevError):
-                console.debug(f"{missed} cannot be written")
-            return None
-        return self.candidate(f"release {version}", manifest, name)
+    @cached_property
+    def candidates(self) -> Candidates:
+        return Candidates(self)
 
     @cached_property
     def release_version(self) -> str | None:
-        return release_version(self.root, self.profile)
+        return project.release_version(self.root, self.profile)
 
     def plan(self) -> plan.Plan:
-        return plan.decide(
-            list(self.candidates()),
+        decided = plan.decide(
+            list(self.candidates.all()),
             compiles=self.compiles,
             cpus=self.cpus,
             recipe=workspace.last_recipe(self.root),
             cuda=self.toolchain.has_cuda,
         )
+        decided = replace(decided, refused=(*decided.refused, *self.candidates.refused))
+        return replace(decided, notes=(*decided.notes, *self._about_archs())) if self.asked else decided
 
-
-def _serves(candidate: plan.Candidate) -> bool:
-    return not candidate.changes.native and all(item.links for item in candidate.mismatches)
-
-
-def release_version(root: Path, facts: profile.Profile) -> str | None:
-    """The release that a checkout descends from, as its version file says."""
-    if facts.version_file is None:
-        return None
-    try:
-        return (root / facts.version_file).read_text().strip().splitlines()[0]
-    except (OSError, IndexError):
-        return None
-
-
-def project_name(root: Path, facts: profile.Profile) -> str:
-    """The distribution's name, without running its build script."""
-    if facts.distribution is not None:
-        return facts.distribution
-    for name, pattern in (
-        ("pyproject.toml", r'^name\s*=\s*"([^"]+)"'),
-        ("setup.cfg", r"^name\s*=\s*(\S+)"),
-        ("PKG-INFO", r"^Name: (\S+)"),
-        ("setup.py", r"""\bname\s*=\s*["']([^"']+)["']"""),
-    ):
-        try:
-            match = re.search(pattern, (root / name).read_text(errors="replace"), re.MULTILINE)
-        except OSError:
-            continue
-        if match:
-            return match[1]
-    return root.name
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def check_project(root: Path) -> None:
-    """Raise NotAnExtensionProject for a checkout that setuptools does not build."""
-    if (root / "setup.py").exists():
-        return
-    project = root / "pyproject.toml"
-    text = project.read_text(errors="replace") if project.exists() else ""
-    if "ext-modules" in text and "setuptools" in text:
-        return
-    raise NotAnExtensionProject(
-        f"{root} is not an extension project",
-        why="it has no setup.py, and no pyproject.toml with ext-modules for setuptools",
-        hint="give the folder that has one; a pure Python project needs only pip install -e .",
-    )
+    def _about_archs(self) -> Iterator[str]:
+        """What is to be said about archs that were asked for and GPUs that are here."""
+        here, what = archs.canonical(self.gpus.archs), archs.canonical(self.arch)
+        if self.added:
+            more = archs.canonical(self.added)
+            yield f"{self.asked} leaves out the GPU here ({here}): {more} is added; --arch takes exactly what it says"
+        elif targets.unserved(self.gpus.archs, self.arch):
+            yield f"{self.asked} asks for {what}: that does not run on the GPU here ({here})"
 
 
 def resolve_options(args: Any, root: Path | None, environ: Mapping[str, str]) -> options.Options:
@@ -226,10 +163,13 @@ def local_store(environ: Mapping[str, str]) -> LocalStore:
     return LocalStore(venv.cache_folder(environ) / "store")
 
 
-def open_session(args: Any, environ: Mapping[str, str]) -> Session:
-    """The session for ``args.path``. Raises what its parts raise, and BadEnvironment where there is none yet."""
+def open_session(args: Any, environ: Mapping[str, str], *, for_here: bool = True) -> Session:
+    """The session for ``args.path``. Raises what its parts raise, and BadEnvironment where there is none yet.
+
+    *for_here*: what is compiled has to run on this machine, whatever else it has to run on.
+    """
     checkout = open_checkout(Path(args.path), environ)
-    check_project(checkout.root)
+    project.check_project(checkout.root)
     chosen = resolve_options(args, checkout.root, environ)
     environ = with_cache(chosen, environ)
     prefix = checkout.root / (chosen.venv or ".venv")
@@ -240,41 +180,52 @@ def open_session(args: Any, environ: Mapping[str, str]) -> Session:
             why="xfdev up makes it, with the torch and the compilers that fit",
             hint=f"xfdev up {args.path}",
         )
-    return session_for(checkout, environment, chosen, environ)
+    return session_for(checkout, environment, chosen, environ, for_here=for_here)
 
 
 def session_for(
-    checkout: Checkout, environment: venv.Environment, chosen: options.Options, environ: Mapping[str, str]
+    checkout: Checkout,
+    environment: venv.Environment,
+    chosen: options.Options,
+    environ: Mapping[str, str],
+    *,
+    for_here: bool = True,
 ) -> Session:
     """The session of a checkout in a finished environment. Raises BadEnvironment where its torch was swapped."""
     venv.check_torch(environment)
     facts = profile.of_checkout(checkout.root)
-    arch = resolve_arch(environment, chosen, environ)
+    torch = toolchain.torch_in(environment.site_packages)
+    cuda = torch.cuda if torch is not None else None
+    gpus = gpu.detect(environ) if cuda else gpu.Found()
+    known = targets.compilable(cuda, environment.site_packages)
+    arch, asked = targets.resolve_arch(environment, chosen, environ, gpus.archs, known)
+    added: tuple[archs.Arch, ...] = ()
+    if for_here and asked and asked != targets.OPTION:
+        # A variable may have come with an image that was made for other machines: here it has to run, too.
+        added = tuple(
+            {gpu_families.best(device, known) or device for device in targets.unserved(gpus.archs, arch)} - {*arch}
+        )
+        arch = tuple(sorted({*arch, *added}))
     with suppress(XfdevError):  # a plan of a checkout that cannot be written does without
         link.state_folder(checkout.root)
+    opened = on_import.moment(checkout.root)
     env = environment.environ(environ)
+    env["XFDEV_IMPORT"] = "off"  # a build script that imports its project must not start another build
     env["CCACHE_DIR"] = str(venv.cache_folder(environ) / "ccache")
-    env.pop("TORCH_CUDA_ARCH_LIST", None)
-    torch = toolchain.torch_in(environment.site_packages)
-    if torch is not None and torch.cuda is not None and arch:
+    for name in facts.names_of_archs:  # an environment that was made for an arch sets them to that one
+        env.pop(name, None)
+    if cuda and arch:
         env["TORCH_CUDA_ARCH_LIST"] = archs.canonical(arch)
+        with suppress(UnknownArch):  # the project cannot be compiled for it: said when something has to be compiled
+            env.update(arch_variables.translated(arch, facts.arch_variables))
     found = toolchain.probe(
         site_packages=environment.site_packages,
         python=environment.python,
         cuda_home=Path(environment.cuda_home) if environment.cuda_home else None,
         arch=arch,
         environ=env,
-        watched=facts.variables,
+        watched=[name for name in facts.variables if name not in facts.names_of_archs],
         memory=venv.tools_memory(environ),
     )
-    return Session(checkout, facts, environment, found, arch, env, chosen, local_store(environ))
-
-
-def resolve_arch(
-    environment: venv.Environment, chosen: options.Options, environ: Mapping[str, str]
-) -> tuple[archs.Arch, ...]:
-    """The archs to compile for and to run on, from the first of: option, variable, environment, GPUs."""
-    for text in (chosen.arch, environ.get("TORCH_CUDA_ARCH_LIST"), environment.arch):
-        if text:
-            return archs.parse(text)
-    return gpu.visible_archs(environ)
+    store = local_store(environ)
+    return Session(checkout, facts, environment, found, arch, asked, added, gpus, env, chosen, store, opened)

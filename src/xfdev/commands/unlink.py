@@ -16,7 +16,7 @@ from xfdev.cli import add_options
 from xfdev.commands.session import resolve_options
 from xfdev.files import locked
 
-EXAMPLE = "xfdev unlink ~/src/xformers"
+EXAMPLE = "xfdev unlink ~/src/project"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

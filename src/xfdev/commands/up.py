@@ -10,25 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from xfdev import arch as archs
-from xfdev import gpu, make_venv, profile, sources, toolchain, venv
+from xfdev import arch_variables, gpu, make_venv, profile, project, sources, targets, toolchain, venv
 from xfdev.checkout import open_checkout
-from xfdev.cli import add_options
+from xfdev.cli import add_options, add_trace
 from xfdev.commands import apply, report
-from xfdev.commands.session import (
-    Session,
-    check_project,
-    release_version,
-    resolve_options,
-    session_for,
-    with_cache,
-)
+from xfdev.commands.pins import Pins
+from xfdev.commands.session import Session, resolve_options, session_for, with_cache
 from xfdev.console import console, duration
 from xfdev.errors import UsageError
 from xfdev.files import locked
 from xfdev.link import state_folder
+from xfdev.options import SHARED
 from xfdev.plan import Plan
 
-EXAMPLE = "xfdev up xformers==0.0.35"
+EXAMPLE = "xfdev up https://github.com/you/project.git@branch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,29 +32,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-build", action="store_true", help="link what can be linked, and compile nothing")
     parser.add_argument(
         "--engine",
-        choices=("venv", "container", "auto"),
+        choices=("venv", "container", "podman", "auto"),
         default="venv",
         help="venv: an environment in the checkout; container: the dev container of the checkout, whose .devcontainer "
-        "is written where there is none; auto: the container where a Docker engine answers (default: venv)",
+        "is written where there is none; podman: the same with Podman; auto: the container where Docker answers "
+        "(default: venv)",
     )
     add_environment_arguments(parser)
 
 
 def add_environment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="PATH", help="the folder to put the checkout in (default: by its name, here)")
-    add_options(parser, "arch", "toolchain", "python", "venv", "cache", "jobs")
+    add_trace(parser)
+    add_options(
+        parser, "arch", "toolchain", "python", "venv", "cache", "jobs", *SHARED, "compile_cache", "compile_cache_write"
+    )
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     if args.engine != "venv":
         from xfdev.commands import engine
 
-        if args.engine == "container" or engine.answers(environ):
+        if args.engine != "auto" or engine.answers(environ):
             return _in_container(args, environ)
     started = time.monotonic()
     session = prepare(args, environ)
     with session.locked():
         decided, built, state = apply.bring_up_to_date(session, compile_allowed=not args.no_build)
+    if built is None and session.options.compile_cache is not None:
+        from xfdev.commands import team_cache
+
+        team_cache.prepare(session)  # for builds typed by hand
     compiled = list(built.compiled) if built else []
     restored = list(built.restored) if built else []
     seconds = time.monotonic() - started
@@ -76,14 +79,15 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
 def _in_container(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     from xfdev.commands import engine, init
 
-    engine.require(environ)
+    program = "podman" if args.engine == "podman" else "docker"
+    engine.require(environ, program)
     into = Path(args.into).absolute() if args.into else None
     root = sources.obtain(sources.parse(args.source, Path.cwd()), into, submodules=(), cwd=Path.cwd())
     if engine.config_of(root) is None:
         wanted = argparse.Namespace(path=str(root), image=None, yes=False, toolchain=args.toolchain, arch=args.arch)
         for line in init.run(wanted, environ)["lines"]:
             console.info(line)
-    return engine.up(root, environ)
+    return engine.up(root, environ, program)
 
 
 def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
@@ -97,7 +101,7 @@ def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
     # A link needs no submodule; a compile fetches those it needs.
     root = sources.obtain(source, into, submodules=(), cwd=cwd)
     checkout = open_checkout(root, environ)
-    check_project(checkout.root)
+    project.check_project(checkout.root)
     facts = profile.of_checkout(checkout.root)
     chosen = resolve_options(args, checkout.root, environ)
     environ = with_cache(chosen, environ)
@@ -110,9 +114,16 @@ def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
         name, arch, reason = choose_toolchain(args.cpu, chosen.toolchain, chosen.arch, checkout.root, facts, environ)
     entry = profile.toolchain_entry(name)
     state_folder(checkout.root)
+    packages = tuple(facts.check.get("packages", ())) if entry.torch else ()
+    pins = Pins(chosen, checkout.root, entry, packages)
     with locked(checkout.root / ".xfdev" / "lock", str(checkout.root), wait=10.0):
         environment = ready(prefix, entry, arch)
+        if environment is not None and shared is None and not pins.met_by(environment):
+            environment = None
         if environment is None:
+            from xfdev.doctor import early
+
+            early.before_environment(prefix, cuda=bool(entry.cuda), environ=environ)
             console.info(f"toolchain {entry.name}: {entry.summary}{reason}")
             environment = make_venv.create(
                 prefix,
@@ -120,8 +131,12 @@ def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
                 python=chosen.python or sys.executable,
                 environ=environ,
                 arch=arch,
-                packages=tuple(facts.check.get("packages", ())) if entry.torch else (),
-                variables=facts.environment,
+                packages=packages,
+                locked=pins.text,
+                variables={
+                    **facts.environment,
+                    **arch_variables.translated(archs.parse(arch) if entry.cuda else (), facts.arch_variables),
+                },
                 build_classes=facts.build_classes,
             )
     return session_for(checkout, environment, chosen, environ)
@@ -148,8 +163,11 @@ def choose_toolchain(
 
     An arch that was asked for is one to compile for; without one, what reuses most is taken.
     """
-    version = release_version(root, facts)
-    wanted = archs.canonical(archs.parse(arch or environ.get("TORCH_CUDA_ARCH_LIST", "")))
+    version = project.release_version(root, facts)
+    compiling = facts.toolchain_for("compile", version) if named is None else named
+    wanted = targets.asked_archs(
+        arch or environ.get("TORCH_CUDA_ARCH_LIST", ""), profile.toolchain_entry(compiling), environ
+    )
     if cpu and (named or arch):
         raise UsageError("--cpu goes with neither --toolchain nor --arch", hint="leave one of them out")
     if cpu:
@@ -157,7 +175,7 @@ def choose_toolchain(
     if named:
         return named, wanted if profile.toolchain_entry(named).cuda else "", ""
     if wanted:
-        return facts.toolchain_for("compile", version), wanted, f" (for arch {wanted})"
+        return compiling, wanted, f" (for arch {wanted})"
     existing = venv.read(root / ".venv")
     if existing is not None:
         return existing.toolchain, "", ""  # up again: what is there is what was chosen

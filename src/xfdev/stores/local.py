@@ -4,6 +4,7 @@
                                       summary.json     a few facts, to choose without reading every manifest
                                       outputs/<file>   checked against the manifest whenever one is used
                                       objects/<file>   compiler-cache entries
+                                      without-objects  they were left where the bundle came from
                                       used             its time is that of the last use
     tmp/                                               half-made and half-removed bundles; swept when old
 
@@ -54,14 +55,19 @@ class LocalStore:
         self.folder = folder
         self._bundles = folder / "bundles"
 
-    def put(self, manifest: Manifest, outputs: Mapping[str, Path], objects: Path | None) -> str:
+    def put(
+        self, manifest: Manifest, outputs: Mapping[str, Path], objects: Path | None, data: bytes | None = None
+    ) -> str:
         """Store a bundle; returns its id. *outputs* maps each output's name to its file; *objects* is the folder
-        that ``manifest.objects`` describes.
+        that ``manifest.objects`` describes, None where they are left elsewhere; ``add_objects`` adds them. *data* is
+        the manifest as it was written elsewhere, perhaps by another version of xfdev: the bundle keeps its name.
 
         Raises BadBundle when a file is not what the manifest says, DiskFull, ReadOnlyCheckout.
         """
-        data = manifest.to_bytes()
-        name = manifest.id
+        import hashlib
+
+        data = manifest.to_bytes() if data is None else data
+        name = hashlib.sha256(data).hexdigest()
         place = self._bundles / name
         if place.exists():
             return name
@@ -74,6 +80,8 @@ class LocalStore:
                 for entry, digest in manifest.objects.items():
                     if objects is not None:
                         self._add(work / "objects" / entry, objects / entry, digest)
+                if manifest.objects and objects is None:
+                    (work / _WITHOUT).touch()
                 write_atomic(work / "manifest.json", data, 0o444, durable=True)
                 write_json(work / "summary.json", _summary(manifest))
                 (work / "used").touch()
@@ -87,6 +95,25 @@ class LocalStore:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         return name
+
+    def add_objects(self, name: str, manifest: Manifest, objects: Path) -> None:
+        """Give a bundle the compiler-cache entries that it came without. Raises BadBundle, DiskFull."""
+        folder = self._bundles / name
+        with explained(str(self.folder)):
+            self._prepare()
+            work = self._work("put")
+            try:
+                for entry, digest in manifest.objects.items():
+                    self._add(work / "objects" / entry, objects / entry, digest)
+                with suppress(OSError):  # another writer was faster, with the same ones
+                    (work / "objects").rename(folder / "objects")
+                (folder / _WITHOUT).unlink(missing_ok=True)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def lacks_objects(self, name: str) -> bool:
+        """Whether a bundle came without the compiler-cache entries that it has where it came from."""
+        return (self._bundles / name / _WITHOUT).exists()
 
     def _add(self, target: Path, source: Path, digest: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +176,10 @@ class LocalStore:
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of a bundle, its digest checked. Raises BadBundle."""
+        return from_bytes(self.written(name), self._bundles / name)
+
+    def written(self, name: str) -> bytes:
+        """A bundle's manifest as it was written, its digest checked. Raises BadBundle."""
         import hashlib
 
         path = self._bundles / name / "manifest.json"
@@ -162,7 +193,7 @@ class LocalStore:
                 why="the disk, or another program, changed it",
                 hint="xfdev bundle verify --remove throws it away",
             )
-        return from_bytes(data, self._bundles / name)
+        return data
 
     def output(self, name: str, output: str) -> Path:
         """The file of an output. Its contents are the caller's to check, while it copies them."""
@@ -186,7 +217,7 @@ class LocalStore:
                 manifest = other.manifest(name)
                 other.verify(name)
                 outputs = {output: other.output(name, output) for output in manifest.outputs}
-                added.append(self.put(manifest, outputs, other.objects(name, manifest)))
+                added.append(self.put(manifest, outputs, other.objects(name, manifest), other.written(name)))
             except (BadBundle, FileNotFoundError) as error:
                 console.warning(f"{error}; it is left out")
         return added
@@ -201,13 +232,14 @@ class LocalStore:
         manifest = self.manifest(name)
         folder = self._bundles / name
         wanted = {f"outputs/{output}": entry.sha256 for output, entry in manifest.outputs.items()}
-        wanted.update({f"objects/{entry}": digest for entry, digest in manifest.objects.items()})
+        if not self.lacks_objects(name):
+            wanted.update({f"objects/{entry}": digest for entry, digest in manifest.objects.items()})
         for path, digest in wanted.items():
             if not (folder / path).is_file():
                 raise BadBundle(f"bundle {name[:12]} is truncated: {path} is missing", hint=_REMOVE)
             if not _is(folder / path, digest):
                 raise BadBundle(f"bundle {name[:12]} is corrupted: {path} is not what it was", hint=_REMOVE)
-        kept = {"manifest.json", "summary.json", "used", *wanted}
+        kept = {"manifest.json", "summary.json", "used", _WITHOUT, *wanted}
         foreign = sorted(path for path in _files_below(folder) if path not in kept)
         if foreign:
             raise BadBundle(f"bundle {name[:12]} has a foreign file: {foreign[0]}", hint=_REMOVE)
@@ -239,19 +271,14 @@ class LocalStore:
         return removed
 
 
+_WITHOUT = "without-objects"
 _REMOVE = "xfdev bundle verify --remove throws it away; it is made anew when needed"
 
 
 def _summary(manifest: Manifest) -> dict[str, object]:
     return {
-        "project": manifest.project,
-        "version": manifest.version,
-        "kind": manifest.kind,
-        "arch": manifest.facts.get("arch") or " ".join(manifest.needs.sass),
-        "torch": manifest.facts.get("torch") or manifest.needs.torch,
-        "cuda": manifest.facts.get("cuda") or manifest.needs.cuda or "",
+        **manifest.headline,
         "created": float(manifest.origin.get("created", "0")),
-        "content": manifest.content,
         "size": sum(output.size for output in manifest.outputs.values()),
     }
 

@@ -67,11 +67,11 @@ def main(argv: list) -> int:
     given = [compiler, *argv[1:]]
     argv = rewrite(with_variables(given, environ) if nvcc else given, nvcc)
     if argv.count("-c") != 1 or argv.count("-o") != 1:
-        os.execv(compiler, given)  # nothing to cache
+        os.execv(compiler, given + timed(nvcc, environ))  # nothing to cache
     output = argv[argv.index("-o") + 1]
     argv, dependencies = with_dependencies(argv, output)
     if not dependencies or environ.get("CCACHE_DISABLE") or not cacheable(argv, nvcc, environ):
-        os.execve(compiler, argv, environ)
+        os.execve(compiler, argv + timed(nvcc, environ), environ)
     environ = settings(argv, nvcc, environ)
     log = output + ".ccache-log"
     environ["CCACHE_STATSLOG"] = log
@@ -91,6 +91,12 @@ def main(argv: list) -> int:
         with open(note, "a") as stream:
             stream.write(("hit " if hit else "miss ") + os.path.abspath(output) + "\n")
     return status
+
+
+def timed(nvcc: bool, environ: dict) -> list:
+    """The option with which nvcc notes its phases, where that is asked for."""
+    folder = environ.get("XFDEV_NVCC_TIMES")
+    return ["--time", os.path.join(folder, str(os.getpid()))] if nvcc and folder else []
 
 
 def with_variables(argv: list, environ: dict) -> list:
@@ -179,6 +185,9 @@ def settings(argv: list, nvcc: bool, environ: dict) -> dict:
         name = CONFIGURED.get(key.strip())
         if name and value.strip():
             result.setdefault("CCACHE_" + name, value.strip())
+    shared = read(os.path.join(os.path.dirname(HERE), "compile-cache")).strip()
+    if shared:
+        result.setdefault("CCACHE_REMOTE_STORAGE", shared)  # a build typed by hand; xfdev itself sets it
     compiler = argv[0]
     files = [compiler]
     if nvcc:
@@ -186,6 +195,8 @@ def settings(argv: list, nvcc: bool, environ: dict) -> dict:
         files += [os.path.join(folder, tool) for folder in folders for tool in TOOLS]
         files += host_compilers(argv, environ)
         result["CCACHE_COMPILERTYPE"] = "nvcc"  # whatever a link to it is called
+        if environ.get("XFDEV_NVCC_TIMES") and " " not in HERE:  # ccache takes that for two prefixes
+            result["CCACHE_PREFIX"] = os.path.join(HERE, "timed")  # no part of the key, as an option would be
     namespace = [environ.get(name, "") for name in ("CCACHE_NAMESPACE", "NVCC_CCBIN")]
     result.update({
         "CCACHE_CONFIGPATH": os.devnull,
@@ -267,6 +278,8 @@ def doubtful(argv: list, compiler: str, rule: str) -> bool:
     if len(candidates) >= MOST_FILES:
         return True
     found = shadows.find(dependencies, folders, candidates, scanned)
+    if found:  # a second reading of the files tells more, and is seldom needed
+        found = shadows.find(dependencies, folders, candidates, scanned, shadows.quoted(own))
     checkout, baseline = os.environ.get("CCACHE_BASEDIR", ""), os.environ.get("XFDEV_BASELINE")
     known = set()
     if found and baseline:
