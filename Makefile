@@ -12,8 +12,8 @@ help:  ## this list
 up: $(TOOLS)/ready  ## a working, editable xFormers in ./xformers-0.0.35
 	$(TOOLS)/bin/xfdev up xformers==0.0.35
 
-test: $(TOOLS)/test  ## all tests that end within minutes; needs a C++ compiler
-	$(TOOLS)/bin/python -m pytest
+test: $(TOOLS)/test  ## all tests, in two processes; needs a C++ compiler
+	$(TOOLS)/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25, 200 kills instead of 5
 	XFDEV_SEQUENCES=500 $(TOOLS)/bin/python -m pytest tests/integration/test_differential.py

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,14 @@ def own_variables(folder: Path) -> dict[str, str]:
     if "PIP_CONFIG_FILE" not in os.environ and os.path.exists(pip_conf):
         found["PIP_CONFIG_FILE"] = pip_conf
     return found
+
+
+def open_to_others(folder: Path) -> None:
+    """Let other users reach *folder*: those that pytest makes, a process of pytest-xdist one deeper, are closed."""
+    temporary = Path(tempfile.gettempdir())
+    for place in (folder, *folder.parents):
+        if place.is_relative_to(temporary) and place != temporary:
+            place.chmod(0o755)
 
 
 def git(folder: Path, *words: str, check: bool = True) -> str:

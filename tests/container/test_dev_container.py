@@ -139,8 +139,7 @@ def test_a_checkout_of_a_user_with_any_number(
     cpu: Variant, image: str, release: Path, tmp_path: Path, uid: int
 ) -> None:
     folder = cpu.workspace(tmp_path, f"uid{uid}", release)
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
-        above.chmod(0o755)  # pytest's folders are root's alone
+    support.open_to_others(tmp_path)
     subprocess.run(["chown", "-R", str(uid), str(folder)], check=True)
     home = tmp_path / "home"
     home.mkdir()

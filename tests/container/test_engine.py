@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 import engine as engines
+import workspaces
 from engine import Engine
 
 #: Installs with apt and with pip; what the network of this machine needs comes as secrets and stays out of the image.
@@ -55,6 +57,22 @@ def test_base_is_as_small_as_debians(engine: Engine, release: str) -> None:
     assert done.stdout.split() == [release, "0", "/", "0"]
     layers = json.loads(engine.docker("image", "inspect", base).stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 1
+
+
+def test_only_programs_of_the_tests_and_of_containers_are_counted(engine: Engine, tmp_path: Path) -> None:
+    run = "for program in {}; do cp /bin/true /tmp/$program && /tmp/$program; done"
+    with workspaces.counted(tmp_path) as programs:
+        subprocess.run(["sh", "-c", run.format("cc1 ninja").replace("/tmp", str(tmp_path))], check=True)
+        words = ("run", "--rm", "--name", engine.name("counted"), engine.base12, "sh", "-c", run.format("cicc"))
+        engine.docker(*words)
+        # One that another process has started: its parent is gone before it starts.
+        away = f"setsid sh -c 'sleep 0.3; cp /bin/true {tmp_path}/ptxas; {tmp_path}/ptxas; : >{tmp_path}/ended' &"
+        subprocess.run(["sh", "-c", away], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "ended").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert workspaces.compilers(programs) == {"cc1": 1, "ninja": 1, "cicc": 1}
 
 
 def test_build_push_and_build_again_from_the_registrys_cache(engine: Engine, tmp_path: Path) -> None:

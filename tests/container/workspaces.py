@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ PROJECT = "xformers"
 #: Programs of which one run is a compile: what gcc and nvcc start for it (they themselves also run to tell their
 #: version), clang, and ninja.
 COMPILERS = frozenset({"cc1", "cc1plus", "cicc", "ptxas", "cudafe++", "fatbinary", "clang", "ninja"})
+
+#: What every process in a container, and of an image that is built, descends from.
+ENGINE = frozenset({"dockerd", "containerd", "containerd-shim"})
 
 
 def release(folder: Path, requirement: str) -> Path:
@@ -70,7 +73,8 @@ def wheels() -> list[str]:
 
 @contextmanager
 def counted(folder: Path) -> Iterator[Counter[str]]:
-    """Count the programs that end on this machine meanwhile, in containers too, by the kernel's process accounting.
+    """Count the programs that end meanwhile and that these tests or the engine started, in containers too, by the
+    kernel's process accounting: other tests may compile beside them.
 
     Needs root. The names of programs are those of their files, cut after 15 letters.
     """
@@ -87,9 +91,38 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
     finally:
         libc.acct(None)
         data = place.read_bytes()
-        for start in range(0, len(data) - 63, 64):  # struct acct_v3 of linux/acct.h
-            (name,) = struct.unpack_from("16s", data, start + 48)
-            found[name.split(b"\0")[0].decode(errors="replace")] += 1
+        ended = [record(data[start : start + 64]) for start in range(0, len(data) - 63, 64)]
+        parents = {**running(), **{pid: (parent, name) for pid, parent, name in ended}}
+        found.update(name for pid, _, name in ended if ours(pid, parents))
+
+
+def record(data: bytes) -> tuple[int, int, str]:
+    """A process that has ended: its number, its parent's, its program (``struct acct_v3`` of linux/acct.h)."""
+    pid, parent = struct.unpack_from("II", data, 16)
+    return pid, parent, data[48:64].split(b"\0")[0].decode(errors="replace")
+
+
+def running() -> dict[int, tuple[int, str]]:
+    """Every process there is: its parent and its program."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            pid, _, rest = place.read_text().partition(" (")
+            name, _, fields = rest.rpartition(") ")
+            found[int(pid)] = (int(fields.split()[1]), name)
+    return found
+
+
+def ours(pid: int, parents: Mapping[int, tuple[int, str]]) -> bool:
+    """Whether a process descends from these tests or from the engine."""
+    seen = set()
+    while pid in parents and pid not in seen:
+        seen.add(pid)
+        parent, name = parents[pid]
+        if pid == os.getpid() or name in ENGINE:
+            return True
+        pid = parent
+    return False
 
 
 def compilers(found: Counter[str]) -> dict[str, int]:

@@ -35,6 +35,7 @@ from faultkit import (
     wait_for,
 )
 
+from support import open_to_others
 from xfdev import errors
 from xfdev.bundle import Manifest, from_bytes
 from xfdev.stores.local import LocalStore
@@ -335,19 +336,14 @@ def test_read_only_checkout_that_is_linked_already(scene: Scene) -> None:
     assert scene.behaviour(root) == BEHAVIOUR
 
 
-def test_checkout_that_only_root_can_write(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_checkout_that_only_root_can_write(scene: Scene) -> None:
     if os.geteuid() != 0:
         missing("only root can become another user")
     root = scene.checkout()
     scene.environ["GIT_CONFIG_KEY_2"], scene.environ["GIT_CONFIG_VALUE_2"] = "safe.directory", "*"
-    # pytest's folders are closed to others: open the way down to this one.
-    for folder in (root, *root.parents):
-        if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            folder.chmod(0o755)
     prefix = scene.prefix
-    for folder in prefix.parents:
-        if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            folder.chmod(0o755)
+    open_to_others(root)
+    open_to_others(prefix)
     argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-m", "xfdev"]
     if shutil.which("setpriv") is None:
         missing("there is no setpriv")

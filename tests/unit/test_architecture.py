@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import scheduler
 import xfdev
 
 ROOT = Path(xfdev.__file__).parent
@@ -196,3 +197,11 @@ def test_what_runs_without_xfdev_does_not_import_it() -> None:
         assert "xfdev" not in external(path), path
     # The launcher takes the one along, what runs on import the other.
     assert IMPORTS["shadows"] == IMPORTS["stamps"] == set()
+
+
+def test_tests_that_share_the_cuda_environment_share_a_process() -> None:
+    tests = Path(__file__).parents[1]
+    users = {path.name for path in tests.glob("*/test_*.py") if re.search(r"\bcuda_prefix\b", path.read_text())}
+    assert {path for path in users if path != Path(__file__).name} == set(scheduler.CUDA_FILES)
+    assert scheduler.group("tests/container/test_engine.py::test_it[a::b]") == "engine"
+    assert scheduler.group("tests/unit/test_arch.py::test_it") == "tests/unit/test_arch.py"
