@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import support
-from xfdev import on_import
+from xfdev import settled
 from xfdev.stamps import changed
 
 #: What a clean build does not start from.
@@ -157,6 +157,7 @@ class Counts:
     restored: int = 0
     unsettled: int = 0
     clean_builds: int = 0
+    settled: int = 0
 
     def line(self) -> str:
         return (
@@ -165,7 +166,7 @@ class Counts:
             f"{self.false_reuses} false reuses, {self.wrong_partials} wrong partials; in partial builds "
             f"{self.compiled} units compiled, {self.needless} of them to the same object as before, and "
             f"{self.restored} taken from the cache; "
-            f"{self.unsettled} builds that were not current afterwards"
+            f"{self.unsettled} builds that were not current afterwards; {self.settled} that would not have looked"
         )
 
 
@@ -230,6 +231,7 @@ class World:
         """Compare what xfdev says and does with the truth. *finish*: ``plan`` (only ask), ``link`` or ``build``."""
         plan = self.run("plan").ok()
         self._check_stamps(plan)
+        self._check_settled(plan)
         truth = self.truths.of(self.root, self.variables)
         self.counts.steps += 1
         if truth.said:
@@ -257,13 +259,21 @@ class World:
     def _check_stamps(self, plan: dict[str, Any]) -> None:
         """What is asked when the project is imported is never content where a plan is not (with the same variables,
         which an import does not look at)."""
-        stamps = self.root / on_import.STAMPS
+        stamps = self.root / settled.STAMPS
         if not stamps.exists() or plan["verdict"] == "reuse" or self.variables != self.stamped:
             return
         found = changed(str(self.root), stamps.read_bytes().decode(errors="surrogateescape"))
         assert found is None or found[0] or found[1], (
             f"{plan['verdict']}, but the stamps say that nothing changed: {plan}"
         )
+
+    def _check_settled(self, plan: dict[str, Any]) -> None:
+        """A build that says at once that it has nothing to do says it only where a plan does."""
+        words = ["build", str(self.root), *self.xfdev.options]
+        said = settled.answer(words, {**os.environ, **self.xfdev.variables}, os.getcwd())
+        if said is not None:
+            self.counts.settled += 1
+            assert plan["verdict"] == "reuse", f"{plan['verdict']}, but a build would say: {said}: {plan}"
 
     def build(self, plan: dict[str, Any], truth: Truth) -> None:
         before = dict(self.objects.get(plan["bundle"], {}))

@@ -1,5 +1,5 @@
 """``python -m xfdev``."""
 
-from xfdev.cli import main
+from xfdev.start import main
 
 raise SystemExit(main())

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     as_json = "--json" in words
     try:
         args = parser(verb).parse_args(words)
-        args.command = command
+        args.command, args.words = command, words
         console.configure(verbose=args.verbose, quiet=args.quiet, environ=env)
         as_json = args.json
         module = importlib.import_module(f"xfdev.commands.{args.verb}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,14 @@ def installed(environment: Environment, manifest: Manifest, root: Path, modules:
         )
     except (OSError, KeyError):
         return False
+
+
+def installed_files(manifest: Manifest, modules: Iterable[str]) -> list[str]:
+    """The files in site-packages by which ``installed`` tells, for *modules* of these names."""
+    info = manifest.metadata["name"]
+    pth = f"__editable__.{info.removesuffix('.dist-info')}.pth"
+    own = _modules(dict.fromkeys(modules, ""))
+    return [*(f"{info}/{name}" for name in ("direct_url.json", "METADATA", "RECORD")), pth, *own]
 
 
 def distributions(environment: Environment, manifest: Manifest) -> list[Path]:

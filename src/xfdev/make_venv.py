@@ -62,7 +62,7 @@ def create(
             with console.step(f"removing the environment of another toolchain in {prefix}"):
                 _empty(prefix)
         (prefix / "xfdev").mkdir(parents=True, exist_ok=True)
-        (prefix / "xfdev" / "environment.json").unlink(missing_ok=True)
+        venv.environment_file(prefix).unlink(missing_ok=True)
         write_atomic(made_for, entry.name)
         (prefix / ".gitignore").write_text("*\n")
     interpreter = prefix / "bin" / "python"

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from xfdev import shadows, stamps
+from xfdev import settled, shadows, stamps
 from xfdev.bundle import Manifest, Places
 from xfdev.files import explained, write_atomic
 from xfdev.profile import RESOURCES
 
-STAMPS = ".xfdev/stamps"
 OPENED = ".xfdev/opened"
 WARN, REBUILD = "warn", "rebuild"
 #: A file that was written so short a time ago may be written again with the same times (kernels count in 4 to 10 ms).
@@ -38,17 +37,8 @@ def moment(root: Path) -> int:
 
 def forget(root: Path) -> None:
     """Remove the stamps, before anything of what is linked changes."""
-    with explained(str(root / STAMPS)):
-        (root / STAMPS).unlink(missing_ok=True)
-
-
-def settled(root: Path) -> bool:
-    """Whether the stamps are there and say, by stat alone, that nothing changed since."""
-    try:
-        text = (root / STAMPS).read_bytes().decode(errors="surrogateescape")
-    except OSError:
-        return False
-    return "\t?\t" not in text and stamps.changed(str(root), text) == ({}, {})
+    with explained(str(root / settled.STAMPS)):
+        (root / settled.STAMPS).unlink(missing_ok=True)
 
 
 def write_stamps(
@@ -82,7 +72,7 @@ def write_stamps(
         forget(root)
         return
     with suppress(UnicodeEncodeError):
-        write_atomic(root / STAMPS, ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+        write_atomic(root / settled.STAMPS, ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
 
 
 def _files(manifest: Manifest, places: Places, site: Path) -> dict[str, str]:
@@ -180,13 +170,18 @@ def module_name(manifest: Manifest) -> str:
     return "_xfdev_import_" + re.sub(r"\W", "_", name).lower()
 
 
+def module_names(manifest: Manifest) -> tuple[str, str]:
+    """The modules of a project in an environment: the one that every Python there imports, and what it looks with."""
+    name = module_name(manifest)
+    return name, f"{name}_look"
+
+
 def modules(root: Path, manifest: Manifest, mode: str, command: Sequence[str]) -> dict[str, str]:
     """The texts of the modules of a project in an environment, by name; the first is what every Python there imports.
 
     *mode* is what happens on import, *command* what builds, for ``rebuild``.
     """
-    name = module_name(manifest)
-    look = f"{name}_look"
+    name, look = module_names(manifest)
     start = (RESOURCES / "import_start.py").read_text()
     facts = {"root": str(root), "mode": mode, "command": list(command) if mode == REBUILD else []}
     values = ", ".join(f"{key}={value!r}" for key, value in facts.items())

@@ -17,7 +17,7 @@ from pathlib import Path
 from xfdev import stamps
 from xfdev.checkout import Checkout
 from xfdev.errors import CommandFailed
-from xfdev.on_import import STAMPS
+from xfdev.settled import STAMPS
 from xfdev.workspace import kept_build, last_recipe
 
 #: What a new file is called that may matter before git knows it.

@@ -24,6 +24,12 @@ def ready(environ: Mapping[str, str], about: Path, lines: Sequence[str]) -> None
             (folder / _name(about)).unlink(missing_ok=True)
 
 
+def todo_file(environ: Mapping[str, str], about: Path) -> Path | None:
+    """What is there as long as something of the checkout *about* waits; None where nothing is shown."""
+    folder = _folder(environ)
+    return folder / _name(about) if folder is not None else None
+
+
 def todo(environ: Mapping[str, str], about: Path, lines: Sequence[str]) -> None:
     """Something of the checkout *about* waits for its developer: shown until ``ready`` is said of it."""
     folder = _folder(environ)

@@ -37,7 +37,8 @@ HARMLESS = frozenset({
 FOLDERS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH")
 INCLUDE_FOLDERS = FOLDERS[:3]
 
-_NVCC_PARTS = (
+#: The programs and files that an nvcc consists of, below its CUDA tree.
+NVCC_PARTS = (
     "bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "bin/nvcc.profile", "nvvm/bin/cicc",
     "nvvm/libdevice/libdevice.10.bc",
 )  # fmt: skip
@@ -103,7 +104,7 @@ def nvcc_at(cuda_home: Path, memory: Path) -> Compiler | None:
     path = cuda_home / "bin" / "nvcc"
     if not os.access(path, os.X_OK):
         return None
-    parts = [part for part in (cuda_home / name for name in _NVCC_PARTS) if part.exists()]
+    parts = [part for part in (cuda_home / name for name in NVCC_PARTS) if part.exists()]
     return _remembered(memory, path, parts, ["--version"], r"\bV(\d+\.\d+\.\d+)")
 
 
@@ -118,10 +119,14 @@ def nvcc_archs(nvcc: Compiler, memory: Path) -> frozenset[str]:
     return frozenset(known["archs"])
 
 
+def compiler_name(environ: Mapping[str, str]) -> str:
+    """What the C++ compiler is called, or its path: that of ``CXX``, else ``c++``."""
+    return (environ.get("CXX", "").split()[-1:] or ["c++"])[0]
+
+
 def host_compiler(environ: Mapping[str, str], memory: Path) -> Compiler | None:
     """The C++ compiler that torch's extension build takes: ``CXX``, else ``c++``; None where there is none."""
-    name = environ.get("CXX", "").split()[-1:] or ["c++"]
-    found = shutil.which(name[0], path=environ.get("PATH"))
+    found = shutil.which(compiler_name(environ), path=environ.get("PATH"))
     if found is None:
         return None
     path = Path(found).resolve()

@@ -54,9 +54,14 @@ class Environment:
         return result
 
 
+def environment_file(prefix: Path) -> Path:
+    """What an environment is, written when it is finished."""
+    return prefix / "xfdev" / "environment.json"
+
+
 def read(prefix: Path) -> Environment | None:
     """The environment at *prefix*; None where there is none or it is unfinished."""
-    known = read_json(prefix / "xfdev" / "environment.json")
+    known = read_json(environment_file(prefix))
     if not isinstance(known, dict):
         return None
     try:
@@ -107,7 +112,7 @@ def check_torch(environment: Environment) -> None:
 def write(environment: Environment) -> None:
     """Note that an environment is finished."""
     known = {key: value for key, value in asdict(environment).items() if key != "prefix"}
-    write_json(environment.prefix / "xfdev" / "environment.json", _replace(known, str(environment.prefix), _PREFIX))
+    write_json(environment_file(environment.prefix), _replace(known, str(environment.prefix), _PREFIX))
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

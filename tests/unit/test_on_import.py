@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xfdev import on_import, stamps
+from xfdev import on_import, settled, stamps
 from xfdev.bundle import Manifest, Output, Places, Scripts, Unit
 from xfdev.checkout import blob_id
 
@@ -47,7 +47,7 @@ def write(root: Path, manifest: Manifest, opened: int = 2**62) -> None:
 
 
 def changes(root: Path) -> tuple[dict[str, str], dict[str, str]]:
-    found = stamps.changed(str(root), (root / on_import.STAMPS).read_text())
+    found = stamps.changed(str(root), (root / settled.STAMPS).read_text())
     assert found is not None
     return found
 
@@ -55,7 +55,7 @@ def changes(root: Path) -> tuple[dict[str, str], dict[str, str]]:
 def test_nothing_changed(root: Path) -> None:
     write(root, manifest_of(root))
     assert changes(root) == ({}, {})
-    assert on_import.settled(root)
+    assert settled.unchanged(str(root))
     os.utime(root / "csrc/a.cu")
     (root / "csrc/x").touch()
     (root / "csrc/x").unlink()
@@ -82,7 +82,7 @@ def test_what_changed(root: Path, what: object, certain: str, perhaps: str) -> N
     assert callable(what)
     what(root)
     assert tuple(", ".join(found.values()) for found in changes(root)) == (certain, perhaps)
-    assert not on_import.settled(root)
+    assert not settled.unchanged(str(root))
 
 
 def test_an_edit_between_the_look_and_the_stamp_is_seen(root: Path) -> None:
@@ -95,14 +95,14 @@ def test_an_edit_between_the_look_and_the_stamp_is_seen(root: Path) -> None:
     certain, perhaps = changes(root)
     assert set(certain) == {"csrc/b.h"}
     assert set(perhaps) == {"csrc"}, "whether the new file was there when it was compared is not known"
-    assert not on_import.settled(root)
+    assert not settled.unchanged(str(root))
 
 
 def test_units_that_were_not_compiled_from_what_is_there(root: Path) -> None:
     manifest = manifest_of(root)
     write(root, manifest)
     write(root, manifest.with_units((Unit("csrc/a.cu", "a.o", (), (), inputs=None),)))
-    assert not (root / on_import.STAMPS).exists()
+    assert not (root / settled.STAMPS).exists()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_damaged_stamps(root: Path, text: str) -> None:
 def test_names_that_break_a_line(root: Path) -> None:
     (root / "csrc/a\tb.h").touch()
     write(root, manifest_of(root))
-    assert not (root / on_import.STAMPS).exists()
+    assert not (root / settled.STAMPS).exists()
 
 
 def test_folders_of_a_release_and_of_a_pattern(root: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xfdev.cli import add_options, add_trace
-from xfdev.commands import apply, report
+from xfdev.commands import apply, report, settling
 from xfdev.commands.session import Session, open_session
 from xfdev.errors import NothingFits
 from xfdev.options import SHARED
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, Any]:
     started = time.monotonic()
+    asked = settling.Asked.now(args, environ)
     session = open_session(args, environ)
     if args.dry_run:
         return _dry_run(session, args.only)
@@ -48,13 +49,16 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, An
             decided, maybe, state = apply.bring_up_to_date(session, compile_allowed=True)
             if maybe is None:
                 seconds = time.monotonic() - started
-                source = decided.candidate.label if decided.candidate else ""
+                assert decided.candidate is not None  # it was linked
+                source, manifest = decided.candidate.label, decided.candidate.manifest
+                settling.note(asked, session, manifest, decided.candidate.bundle, source)
                 line = f"nothing to compile: {source}, {seconds:.2f} s"
                 return {
                     **report.as_json(session, decided), **state, "compiled": [], "restored": [], "elapsed": seconds,
                     "lines": [line],
                 }  # fmt: skip
             built = maybe
+            settling.note(asked, session, built.manifest, None, "the last build here")
     seconds = time.monotonic() - started
     line = (
         f"compiled {len(built.compiled)}, from the cache {len(built.restored)}, kept {len(built.kept)}"

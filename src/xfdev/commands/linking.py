@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xfdev import link, on_import, plan, venv
+from xfdev import link, on_import, plan, settled, venv
 from xfdev.bundle import Manifest
 from xfdev.commands.session import Session
 from xfdev.console import console
-from xfdev.errors import (
-    XfdevError,
-)
+from xfdev.errors import XfdevError
 from xfdev.files import explained
 from xfdev.workspace import LIB
-
-if TYPE_CHECKING:  # a link needs none of what a compile needs, and starts the sooner
-    pass
 
 
 def link_plan(session: Session, decided: plan.Plan, mode: str | None = None) -> dict[str, Any]:
@@ -86,7 +81,7 @@ def link_outputs(session: Session, manifest: Manifest, bundle: str | None, mode:
     modules = _import_modules(session, manifest, mode)
     installed = not link.installed(session.environment, manifest, root, modules)
     link.install(session.environment, manifest, root, session.environ, modules)
-    if not current or not on_import.settled(root):
+    if not current or not settled.unchanged(str(root)):
         on_import.write_stamps(
             root, manifest, session.places, wanted, session.environment.site_packages, session.opened
         )

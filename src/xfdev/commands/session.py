@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xfdev import arch as archs
 from xfdev import (
@@ -31,16 +31,9 @@ from xfdev import (
 from xfdev.bundle import Manifest, Places
 from xfdev.checkout import Checkout, open_checkout
 from xfdev.commands.candidates import Candidates
-from xfdev.errors import (
-    BadEnvironment,
-    UnknownArch,
-    XfdevError,
-)
+from xfdev.errors import BadEnvironment, UnknownArch, XfdevError
 from xfdev.files import locked
 from xfdev.stores.local import LocalStore
-
-if TYPE_CHECKING:
-    pass
 
 _LOCK_WAIT = 10.0
 

@@ -178,11 +178,15 @@ class LocalStore:
         """The manifest of a bundle, its digest checked. Raises BadBundle."""
         return from_bytes(self.written(name), self._bundles / name)
 
+    def manifest_file(self, name: str) -> Path:
+        """Where a bundle's manifest lies."""
+        return self._bundles / name / "manifest.json"
+
     def written(self, name: str) -> bytes:
         """A bundle's manifest as it was written, its digest checked. Raises BadBundle."""
         import hashlib
 
-        path = self._bundles / name / "manifest.json"
+        path = self.manifest_file(name)
         try:
             data = path.read_bytes()
         except OSError as error:
