@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,38 @@ class Manifest:
             "content": self.content,
         }
 
+    def elsewhere(self, places: Places) -> tuple[str, ...]:
+        """What its commands name and the compiler cache had at another path (``seen``): the environment, Python."""
+        now = seen(self.units, places)
+        then: dict[str, str] = json.loads(self.origin.get("seen", "{}"))
+        names = [_PLACES[mark] for mark in now if mark in then and now[mark] != then[mark]]
+        return tuple(dict.fromkeys(names))
+
     def with_units(self, units: tuple[Unit, ...]) -> Manifest:
         return replace(self, units=units)
+
+
+#: What a person calls the places of a command.
+_PLACES = {
+    "%{cuda}": "CUDA",
+    "%{site}": "the environment",
+    "%{prefix}": "the environment",
+    "%{python-include}": "Python",
+    "%{python}": "Python",
+}
+
+
+def seen(units: Iterable[Unit], places: Places) -> dict[str, str]:
+    """The places that the commands of *units* name, as the compiler cache sees them: digests of their paths, by
+    placeholder. What lies in the checkout is relative to it, and so the same in every checkout."""
+    words = {word for unit in units for word in unit.argv if "%{" in word}
+    found = {}
+    for mark in _PLACES:
+        if any(mark in word for word in words):
+            path = os.path.join(places.concrete(mark), "")
+            below = path.removeprefix(os.path.join(places.checkout, ""))
+            found[mark] = hashlib.sha256(below.encode()).hexdigest()[:16]
+    return found
 
 
 def from_bytes(data: bytes, where: Path | str) -> Manifest:

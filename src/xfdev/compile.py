@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xfdev import limits, linker, live_view, needs, orphans, record, run
-from xfdev.bundle import Manifest, Output, Places, Unit
+from xfdev.bundle import Manifest, Output, Places, Unit, seen
 from xfdev.checkout import Checkout
 from xfdev.compile_cache import folder_storage
 from xfdev.console import console
@@ -112,7 +112,7 @@ def build(
     with timeline.phase("linking"):
         # What others get is linked as the project does it.
         manifest = _link(manifest, root, places, env, extras, quickly=objects_to is None)
-    manifest = _describe(manifest, root, environment, toolchain, started)
+    manifest = _describe(manifest, root, environment, toolchain, places, started)
     write_atomic(root / MANIFEST, manifest.to_bytes())
     return replace(result, manifest=manifest)
 
@@ -308,7 +308,9 @@ def _remove_others(folder: Path, names: set[str]) -> None:
             path.unlink()
 
 
-def _describe(manifest: Manifest, root: Path, environment: Environment, toolchain: Toolchain, started: int) -> Manifest:
+def _describe(
+    manifest: Manifest, root: Path, environment: Environment, toolchain: Toolchain, places: Places, started: int
+) -> Manifest:
     """The manifest with its outputs as they lie in the build folder, and what they need."""
     outputs, libraries = {}, []
     for path in sorted((root / LIB).rglob("*")):
@@ -329,7 +331,11 @@ def _describe(manifest: Manifest, root: Path, environment: Environment, toolchai
             python=environment.python,
             stable=needs.stable_torch(manifest.units),
         ),
-        origin={**manifest.origin, "created": f"{started / 1e9:.0f}"},
+        origin={
+            **manifest.origin,
+            "created": f"{started / 1e9:.0f}",
+            "seen": json.dumps(seen(manifest.units, places)),
+        },
     )
 
 

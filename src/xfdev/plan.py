@@ -43,6 +43,8 @@ class Candidate:
     bundle: str | None = None
     outcomes: tuple[compat.Outcome, ...] = ()
     """How its code runs on each GPU that it has to run on."""
+    elsewhere: tuple[str, ...] = ()
+    """What lay at another path when a bundle was made: its objects are in the compiler cache under other keys."""
 
     @property
     def by_jit(self) -> bool:
@@ -194,15 +196,16 @@ def decide(
             why = (*changes.scripts, *changes.sources, *_flat(changes.units), *differing)
             refused.append(Refusal(candidate.label, why))
             continue
-        affected = [unit for unit in units if unit.source in changes.units]
+        reasons = _affected(candidate)
+        affected = [unit for unit in units if unit.source in reasons]
         seconds, peak = predict(affected, cpus)
         partial.append(
             Plan(
                 "partial",
                 candidate,
-                affected=changes.units,
+                affected=reasons,
                 total=len(units),
-                reasons=(*changes.sources, *_flat(changes.units)),
+                reasons=(*changes.sources, *_flat(reasons)),
                 seconds=seconds + (candidate.manifest.link_seconds or 1.0),
                 peak=peak,
                 reconfigure=bool(changes.sources) or changes.remake or not candidate.manifest.units,
@@ -214,6 +217,16 @@ def decide(
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
         return replace(best, refused=tuple(refused))
     return _full(candidates, refused, cpus, recipe, cuda)
+
+
+def _affected(candidate: Candidate) -> Mapping[str, tuple[str, ...]]:
+    """The units to compile, with their reasons. What a checkout keeps of its own build is no matter of any cache."""
+    changed = candidate.changes.units
+    if candidate.bundle is None or not candidate.elsewhere:
+        return changed
+    where = " and ".join(candidate.elsewhere)
+    why = f"{where} had another path when {candidate.label} was made: its objects are not found in the cache"
+    return {unit.source: (*changed.get(unit.source, ()), why) for unit in candidate.manifest.units}
 
 
 def _full(

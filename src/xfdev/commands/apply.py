@@ -77,8 +77,10 @@ def build_plan(
             [unit for unit in recipe.units if sources is None or unit.source in sources], known, session.cpus
         )
     bundle = candidate.bundle if candidate else None
-    if bundle is not None:
+    objects_from = None
+    if candidate is not None and bundle is not None:
         session.candidates.bring(bundle, objects=True)
+        objects_from = session.store.objects(bundle, candidate.manifest)
     extras = None
     if known is recipe and bundle is not None:
         extras = lambda name: session.store.output(bundle, name)  # noqa: E731
@@ -93,7 +95,7 @@ def build_plan(
         places=session.places,
         environ=session.environ,
         extras=extras,
-        objects_from=session.store.objects(bundle, recipe) if bundle is not None else None,
+        objects_from=objects_from,
         objects_to=objects_to,
         only=sources,
         max_jobs=session.options.jobs,

@@ -111,6 +111,7 @@ class Session:
             mismatches=plan.mismatches(manifest, self.toolchain, self.variables(manifest), runs),
             bundle=bundle,
             outcomes=runs,
+            elsewhere=manifest.elsewhere(self.places) if bundle is not None else (),
         )
 
     @cached_property
