@@ -18,7 +18,7 @@ test: $(TOOLS)/test  ## all tests, in two processes; needs a C++ compiler
 test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25, 200 kills instead of 5
 	XFDEV_SEQUENCES=500 $(TOOLS)/bin/python -m pytest tests/integration/test_differential.py
 	XFDEV_KILLS=200 $(TOOLS)/bin/python -m pytest tests/integration/test_rebuild_on_import.py tests/integration/test_faults.py -k killed
-	XFDEV_LONG=1 $(TOOLS)/bin/python -m pytest tests/container/test_nightly_container.py
+	XFDEV_NIGHT_KILLS=20 $(TOOLS)/bin/python -m pytest tests/container/test_nightly_container.py -k random
 
 lint: $(TOOLS)/test  ## formatting, lint, types
 	$(TOOLS)/bin/ruff format --check src tests benchmarks tools

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+import registrykit
 import support
 from engine import Engine
 from support import git
@@ -25,8 +27,10 @@ from xfdev.nightly.shelf import Shelf
 from xfdev.stores.reference import reference
 
 ROOT = Path(__file__).parents[2]
-#: Read before the tests' protection takes the variables away.
-LONG = bool(os.environ.get("XFDEV_LONG"))
+#: How often a night is killed at a random moment, and where the moments start: read before the tests' protection takes
+#: the variables away.
+KILLS = int(os.environ.get("XFDEV_NIGHT_KILLS", "1"))
+SEED = os.environ.get("XFDEV_SEED") or str(time.time_ns())
 
 DOCKERFILE = """\
 ARG BASE_IMAGE
@@ -95,10 +99,12 @@ class Site:
     engine: Engine
     folder: Path
     upstream: Path
+    registry: str = ""
+    """Another one than the engine's."""
 
     @property
     def image(self) -> str:
-        return self.engine.pushed("night")
+        return f"{self.registry or self.engine.registry}/{self.engine.name('night')}"
 
     @property
     def config(self) -> Path:
@@ -285,7 +291,6 @@ def test_what_breaks_a_variant_leaves_latest(site: Site, first: dict[str, Any]) 
     assert site.run()["todo"] == "nothing"
 
 
-@pytest.mark.skipif(not LONG, reason="a minute each: XFDEV_LONG=1, which make test-long sets")
 def test_killed_in_the_middle_while_another_waits_and_finished_by_the_next(site: Site, first: dict[str, Any]) -> None:
     commit = site.commit({"csrc/two.cpp": '\nextern "C" int of_the_third_night() { return 3; }\n'})
     (site.folder / ".devcontainer/marker").write_text("another recipe")
@@ -320,7 +325,56 @@ def test_killed_in_the_middle_while_another_waits_and_finished_by_the_next(site:
     assert site.run()["todo"] == "nothing"
 
 
-@pytest.mark.skipif(not LONG, reason="a minute each: XFDEV_LONG=1, which make test-long sets")
+def test_killed_at_random_with_its_registry_and_finished_by_the_next(
+    site: Site, first: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever is killed when: `latest` is the night before, or the whole new one, and the next run finishes it."""
+    random = Random(SEED)
+    server = registrykit.Server(tmp_path)
+    own = replace(site, registry=server.host)
+    try:
+        own.write()
+        started = time.monotonic()
+        known = own.run(cache="random")["record"]
+        lasts = time.monotonic() - started
+        for number in range(KILLS):
+            told = f"XFDEV_SEED={SEED}, kill {number + 1}"
+            commit = own.commit({"csrc/two.cpp": f'\nextern "C" int at_random_{number}() {{ return {number}; }}\n'})
+            process = own.start(cache="random")
+            try:
+                process.communicate(timeout=random.uniform(0.3, lasts))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+            if number % 2 == 0:
+                server.kill()
+                server.start()
+            now = own.shelf.published()
+            assert now is not None, told
+            assert now["night"] == known["night"] or now["facts"]["commits"][0] == commit, told
+            lives_up_to(own, now, told)
+            said = own.run(cache=random.choice(["random", f"fresh{number}"]))
+            known = said["record"] if said["todo"] != "nothing" else now
+            assert known["facts"]["commits"][0] == commit, told
+            assert own.shelf.published() == json.loads(json.dumps(known)), told
+            lives_up_to(own, known, told)
+            lasts = max(5.0, lasts / 2)  # a night whose images stay is shorter
+        assert own.run(cache="random")["todo"] == "nothing"
+    finally:
+        server.end()
+        site.write()
+
+
+def lives_up_to(site: Site, record: Mapping[str, Any], told: str) -> None:
+    """What `latest` names is all there, and passed."""
+    assert site.shelf.digest("latest") == site.shelf.digest(record["night"]), told
+    for image in record["images"].values():
+        assert site.shelf.document(image["digest"]) is not None, told
+    bundles = Shelf(reference(f"{site.image}-bundles"), site.env())
+    for bundle in record["bundles"]:
+        assert bundles.document(bundle["reference"].rpartition("@")[2]) is not None, told
+
+
 def test_in_jobs_of_their_own_as_ci_does_and_old_nights_go(site: Site, first: dict[str, Any]) -> None:
     old = site.run()["record"]
     named = {tag: digest for tag, digest in site.everything().items() if digest and "_" not in tag}

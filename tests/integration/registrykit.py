@@ -46,37 +46,60 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return made, key
 
 
-@contextmanager
-def real(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """The host and port of a registry whose data lie in *folder*; it ends with the block."""
-    found = program("docker-registry", "registry")
-    if found is None:
-        support.missing("docker-registry is not installed (apt-get install docker-registry)")
-        raise AssertionError
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\nstorage:\n"
-        f"  filesystem: {{rootdirectory: {folder / 'data'}}}\n  delete: {{enabled: true}}\n"
-        f'http: {{addr: "127.0.0.1:{port}"'
-        + (f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else "")
-        + "}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([found, "serve", str(config)], stdout=log, stderr=log)
-    try:
+class Server:
+    """A registry whose data lie in *folder*. It can be killed, and started again at the same port."""
+
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+        found = program("docker-registry", "registry")
+        if found is None:
+            support.missing("docker-registry is not installed (apt-get install docker-registry)")
+            raise AssertionError
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._log = folder / "log"
+        config = folder / "config.yml"
+        config.write_text(
+            "version: 0.1\nlog: {level: error}\nstorage:\n"
+            f"  filesystem: {{rootdirectory: {folder / 'data'}}}\n  delete: {{enabled: true}}\n"
+            f'http: {{addr: "127.0.0.1:{self.port}"'
+            + (f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else "")
+            + "}\n"
+        )
+        self._argv = [found, "serve", str(config)]
+        self.start()
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}"
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._argv, stdout=log, stderr=log)
         for _ in range(100):
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
                 break
             except OSError:
                 time.sleep(0.1)
-        yield f"localhost:{port}"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+
+@contextmanager
+def real(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """The host and port of a registry whose data lie in *folder*; it ends with the block."""
+    server = Server(folder, tls)
+    try:
+        yield server.host
     finally:
-        process.terminate()
-        process.wait(20)
+        server.end()
 
 
 @dataclass

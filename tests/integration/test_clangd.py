@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_launcher_nvcc import cuda  # noqa: F401 - the fixture
 
 import support
+from test_launcher_nvcc import cuda  # noqa: F401 - the fixture
 from xfdev import compile_commands
 from xfdev.bundle import Manifest, Places, Unit
 

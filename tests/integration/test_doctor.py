@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultkit import copy_of, environment_of, read_only, small_disk
 
 import support
+from faultkit import copy_of, environment_of, read_only, small_disk
 from support import git, missing
 from xfdev.doctor import early
 from xfdev.doctor.examine import judge

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from faultkit import (
     BEHAVIOUR,
     Scene,
@@ -34,7 +35,6 @@ from faultkit import (
     tree,
     wait_for,
 )
-
 from support import open_to_others
 from xfdev import errors
 from xfdev.bundle import Manifest, from_bytes

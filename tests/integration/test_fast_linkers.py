@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faultkit import BEHAVIOUR, Scene
 
 import support
+from faultkit import BEHAVIOUR, Scene
 from xfdev import elf
 
 SIGNATURES = {"mold": b"mold ", "lld": b"Linker: "}

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from faultkit import (
     BEHAVIOUR,
     Scene,
@@ -31,7 +32,6 @@ from faultkit import (
     tree,
     wait_for,
 )
-
 from xfdev import errors, files, make_venv, orphans
 from xfdev.bundle import from_bytes
 from xfdev.commands import session

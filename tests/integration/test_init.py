@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultkit import read_only, small_disk, tree
 
 import support
+from faultkit import read_only, small_disk, tree
 from support import Xfdev, git
 from xfdev import errors
 from xfdev.jsonc import comments, parse

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faultkit import Scene, edit
 
 import support
+from faultkit import Scene, edit
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faultkit import Scene, compiler, processes_with
 
 import screen
+from faultkit import Scene, compiler, processes_with
 
 
 @pytest.fixture

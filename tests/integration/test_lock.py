@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import registrykit as kit
-from faultkit import BEHAVIOUR
 
+import registrykit as kit
 import support
+from faultkit import BEHAVIOUR
 from xfdev.errors import CommandFailed, StaleLock, Untrusted
 from xfdev.stores import artifact
 from xfdev.stores.local import LocalStore

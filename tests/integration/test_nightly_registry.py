@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import registrykit
 
+import registrykit
 from xfdev.commands import cells, nights
 from xfdev.errors import Busy, StoreUnreachable
 from xfdev.nightly import decide, lease, publish, settings

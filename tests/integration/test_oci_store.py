@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import registrykit as kit
-from faultkit import BEHAVIOUR
 
+import registrykit as kit
 import support
+from faultkit import BEHAVIOUR
 from xfdev import connections
 from xfdev.bundle import Manifest, Output
 from xfdev.stores import artifact, packing

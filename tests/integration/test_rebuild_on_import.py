@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from faultkit import BEHAVIOUR, Scene, compiler, copy_of, edit, kill_group, processes_with
 
 #: Read before the tests' protection takes the variables away.

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cachekit as kit
 import pytest
-import registrykit
-from faultkit import BEHAVIOUR
 
+import cachekit as kit
+import registrykit
 import support
+from faultkit import BEHAVIOUR
 from xfdev.profile import RESOURCES
 
 #: What a dead server may cost a build, beside what its compiles take anyway.

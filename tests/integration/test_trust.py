@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import registrykit as kit
-from faultkit import BEHAVIOUR
 
+import registrykit as kit
 import support
+from faultkit import BEHAVIOUR
 from xfdev.errors import NothingFits, StaleLock, Untrusted, UsageError
 from xfdev.stores import artifact, signature
 from xfdev.stores.local import LocalStore

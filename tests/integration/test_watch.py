@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faultkit import BEHAVIOUR, Scene, compiler, edit, processes_with, wait_for
 
+from faultkit import BEHAVIOUR, Scene, compiler, edit, processes_with, wait_for
 from xfdev.checkout import open_checkout
 from xfdev.saves import Saves
 
