@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,12 @@ class Manifest:
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        # Written to more than one place; `asdict`, which copies everything, takes most of what a link takes.
+        return json.dumps(self, default=_fields, sort_keys=True, separators=(",", ":")).encode()
 
     @property
     def id(self) -> str:
@@ -200,6 +206,10 @@ class Manifest:
 
     def with_units(self, units: tuple[Unit, ...]) -> Manifest:
         return replace(self, units=units)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {entry.name: getattr(value, entry.name) for entry in fields(value)}
 
 
 #: What a person calls the places of a command.

@@ -6,29 +6,26 @@ through the environment's launcher and ccache, so objects that exist somewhere c
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from xfdev import limits, linker, live_view, needs, orphans, record, run
-from xfdev.bundle import Manifest, Output, Places, Unit, seen
+from xfdev import libraries, limits, live_view, orphans, record
+from xfdev.bundle import Manifest, Places, Unit
 from xfdev.checkout import Checkout
 from xfdev.compile_cache import folder_storage
 from xfdev.console import console
-from xfdev.diagnostics import first_link_error, how_it_ended
-from xfdev.errors import BadBundle, CompileFailed
 from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
-from xfdev.files import check_space, explained, sha256, write_atomic
+from xfdev.files import explained, sha256, write_atomic
+from xfdev.libraries import meanwhile
 from xfdev.timeline import timeline
 from xfdev.toolchain import Toolchain, absolute_folders
 from xfdev.venv import Environment
-from xfdev.workspace import BUILD, LIB, MANIFEST, TEMP, clear_build, set_aside
+from xfdev.workspace import BUILD, MANIFEST, TEMP, clear_build, set_aside
 
 #: What it takes to get an object from the cache (measured: 0.05 to 0.5 s).
 _RESTORE_SECONDS = 0.3
@@ -99,8 +96,13 @@ def build(
         for outcome in outcomes
     }
     compiled = {_relative(path, root): value for path, value in taken.items()}
-    with timeline.phase("recording what was read"):
-        manifest = record.complete(recorder, compiled, checkout, known.files if known else {})
+    # What others get is linked as the project does it.
+    link = partial(libraries.link, recipe, root, places, env, extras, quickly=objects_to is None)
+    with meanwhile(link if only is None else lambda: None) as linked:
+        with timeline.phase("recording what was read"):
+            manifest = record.complete(recorder, compiled, checkout, known.files if known else {})
+        with timeline.phase("linking"):
+            seconds = linked()
     result = Built(
         manifest,
         compiled=tuple(unit.source for unit in todo if compiled[unit.object][0] is not None),
@@ -109,10 +111,8 @@ def build(
     )
     if only is not None:
         return result
-    with timeline.phase("linking"):
-        # What others get is linked as the project does it.
-        manifest = _link(manifest, root, places, env, extras, quickly=objects_to is None)
-    manifest = _describe(manifest, root, environment, toolchain, places, started)
+    manifest = replace(manifest, link_seconds=seconds)
+    manifest = libraries.describe(manifest, root, environment, toolchain, places, started)
     write_atomic(root / MANIFEST, manifest.to_bytes())
     return replace(result, manifest=manifest)
 
@@ -239,104 +239,6 @@ def _compile(
 
 def _relative(path: str, root: Path) -> str:
     return os.path.relpath(path, root / BUILD)
-
-
-def _link(
-    manifest: Manifest,
-    root: Path,
-    places: Places,
-    env: Mapping[str, str],
-    extras: Callable[[str], Path] | None,
-    *,
-    quickly: bool,
-) -> Manifest:
-    made = {os.path.relpath(step.output, "lib") for step in manifest.steps if step.output.startswith("lib/")}
-    started = time.monotonic()
-    for step in manifest.steps:
-        output = root / BUILD / step.output
-        partial = output.with_name(f".{output.name}.partial")
-        argv = [places.concrete(word) for word in step.argv]
-        argv[argv.index("-o") + 1] = str(partial)
-        with explained(str(output)):
-            output.parent.mkdir(parents=True, exist_ok=True)
-        fast = linker.faster(argv, env) if quickly else None
-        done = run.capture(fast or argv, cwd=root / TEMP, env=env, check=False)
-        if fast and not done.ok:
-            console.debug(f"{fast[-1]} failed; once more with the default linker")
-            done = run.capture(argv, cwd=root / TEMP, env=env, check=False)
-        if not done.ok:
-            partial.unlink(missing_ok=True)
-            said = (done.stderr or done.stdout).strip()
-            check_space(said, str(output.parent))
-            reason = first_link_error(said) or how_it_ended(done.returncode)
-            raise CompileFailed(
-                f"{output.name} does not link: {reason}",
-                why="a library named by -l is missing, or an object was compiled for something else",
-                hint="the same command with --verbose shows what was run, and all it said",
-                details=f"$ {shlex.join(argv)}\n{said}",
-            )
-        partial.replace(output)
-    names = set(json.loads(manifest.origin.get("outputs", "[]"))) or set(manifest.outputs)
-    for name in names - made:
-        target = root / LIB / name
-        if extras is not None and name in manifest.outputs:
-            _copy_checked(extras(name), target, manifest.outputs[name].sha256)
-    _remove_others(root / LIB, names | made)
-    return replace(manifest, link_seconds=round(time.monotonic() - started, 2))
-
-
-def _copy_checked(source: Path, target: Path, digest: str) -> None:
-    with explained(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(source, target)
-            if sha256(target) == digest:
-                return
-        except FileNotFoundError:
-            pass
-        target.unlink(missing_ok=True)
-    raise BadBundle(
-        f"{source} is missing, or not what it was",
-        why="the disk, or another program, changed the bundle; or it was pruned just now",
-        hint="xfdev bundle verify --remove throws damaged bundles away; then run the same command again",
-    )
-
-
-def _remove_others(folder: Path, names: set[str]) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in names:
-            path.unlink()
-
-
-def _describe(
-    manifest: Manifest, root: Path, environment: Environment, toolchain: Toolchain, places: Places, started: int
-) -> Manifest:
-    """The manifest with its outputs as they lie in the build folder, and what they need."""
-    outputs, libraries = {}, []
-    for path in sorted((root / LIB).rglob("*")):
-        if not path.is_file():
-            continue
-        name = path.relative_to(root / LIB).as_posix()
-        place = f"{manifest.source_root}/{name}".lstrip("/")
-        outputs[name] = Output(place, sha256(path), path.stat().st_size, 0o755 if needs.is_library(path) else 0o644)
-        if needs.is_library(path):
-            libraries.append(path)
-    return replace(
-        manifest,
-        outputs=outputs,
-        facts=toolchain.facts,
-        needs=needs.of_outputs(
-            libraries,
-            torch=toolchain.facts.get("torch", ""),
-            python=environment.python,
-            stable=needs.stable_torch(manifest.units),
-        ),
-        origin={
-            **manifest.origin,
-            "created": f"{started / 1e9:.0f}",
-            "seen": json.dumps(seen(manifest.units, places)),
-        },
-    )
 
 
 def _now(root: Path) -> int:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from xfdev.connections import near
 from xfdev.errors import UsageError
 
 #: Where the launcher finds what a build typed by hand may read; below an environment's tools.
@@ -48,6 +47,8 @@ class CompileCache:
 def parse(place: str, *, written: bool = False) -> CompileCache:
     """The compile cache at *place*: an absolute folder, ``https://HOST/PATH``, ``http://`` on this machine, or
     ``crsh:SOCKET`` of a helper that runs already. Raises UsageError."""
+    from xfdev.connections import near  # which takes as long to import as a build that has nothing to do
+
     example = "for example /mnt/team/ccache, or https://cache.example.com/project"
     path = place.removeprefix("file://").removeprefix("file:")
     if path.startswith("~/"):

@@ -16,7 +16,7 @@ from xfdev import stamps
 NOTE = ".xfdev/settled"
 STAMPS = ".xfdev/stamps"
 #: The first lines of a note: what it is, who asked what, and when. Stamps follow, as ``stamps`` has them.
-HEAD = ("xfdev settled 1", "words", "folder", "variables", "gpus", "when", "source")
+HEAD = ("xfdev settled 1", "words", "folder", "variables", "gpus", "when", "source", "facts")
 #: In words of the command line that are not told apart here.
 _LOUDER = ("--json", "--verbose", "-v")
 _QUIET = ("--quiet", "-q")
@@ -89,8 +89,9 @@ def gpus() -> str:
 
 def text_of(head: Mapping[str, str], lines: Iterable[str]) -> str | None:
     """The text of a note; None where something in it would break a line."""
-    first = [HEAD[0], *(f"{name}\t{head[name]}" for name in HEAD[1:])]
     rest = [stamps.HEADER, *lines]
+    whole = {**head, "facts": str(len(rest))}
+    first = [HEAD[0], *(f"{name}\t{whole[name]}" for name in HEAD[1:])]
     broken = any("\n" in line for line in first) or any(line.count("\t") != 3 or "\n" in line for line in rest[1:])
     return None if broken else "\n".join([*first, *rest]) + "\n"
 
@@ -109,7 +110,7 @@ def _compare(root: str, text: str, words: list[str], environ: Mapping[str, str],
         return None
     if not 0 <= age < _A_DAY or head["variables"] != digest(environ) or head["gpus"] != gpus():
         return None
-    if stamps.changed(root, lines[-1]) != ({}, {}):
+    if head["facts"] != str(lines[-1].count("\n")) or stamps.changed(root, lines[-1]) != ({}, {}):
         return None
     return head["source"] if unchanged(root) else None
 

@@ -176,6 +176,7 @@ def test_verbs_are_the_modules_of_commands() -> None:
         "pins",
         "history",
         "cells",
+        "settling",
         "inside",
         "nights",
     }

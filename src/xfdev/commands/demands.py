@@ -75,7 +75,7 @@ def fetch_submodules(session: Session, read: Iterable[str] | None = None) -> Non
             hint=f"git -C {session.root} submodule update --init --depth 1 {' '.join(missing)}",
             details=error.details,
         ) from error
-    for name in ("submodules", "_index", "_index_written"):
+    for name in ("submodules", "_index", "_index_written", "_ids"):
         session.checkout.__dict__.pop(name, None)  # what it said before is no longer so
 
 
