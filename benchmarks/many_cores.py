@@ -151,11 +151,16 @@ class Bench:
             self.note("a header edited", header)
 
     def commands(self, root: Path) -> list[list[str]]:
-        """Build, and the compiler's commands that this ran, without xfdev's launcher in front."""
+        """Build, and the compiler's commands that this ran, without xfdev's launcher in front; what they write is not
+        for xfdev's folder."""
         words = self.words("build", root, "--verbose")
         done = subprocess.run(words, env=self.proof.environ, cwd=self.work, capture_output=True, text=True, check=True)
         lines = [shlex.split(line[2:]) for line in done.stderr.splitlines() if line.startswith("+ ")]
-        return [line[1:] for line in lines if Path(line[0]).name == "ccache"]
+        found = [line[1:] for line in lines if Path(line[0]).name == "ccache"]
+        for line in found:
+            line[line.index("-o") + 1] = str(self.work / "nvcc.o")
+            line[line.index("-MF") + 1] = str(self.work / "nvcc.d")
+        return found
 
     def taken(self, root: Path) -> tuple[float, list[str]]:
         """A build's seconds, and the sources that it compiled."""
