@@ -185,13 +185,13 @@ class World:
     """The variables when something was linked last."""
 
     def run(self, verb: str, *words: str) -> support.Said:
-        if verb in ("link", "build", "up"):
-            self.stamped = dict(self.variables)
         self.xfdev.variables.update(self.variables)
         for name in set(self.xfdev.variables) - set(self.variables):
             if name not in ("XFDEV_CACHE", "GIT_CONFIG_GLOBAL"):
                 del self.xfdev.variables[name]
         said = self.xfdev(verb, self.root, *words)
+        if verb in ("link", "build", "up") and said.code == 0:
+            self.stamped = dict(self.variables)
         assert said.code != 70, f"{verb} met a bug in xfdev: {said.json or said.out}"
         return said
 

@@ -32,6 +32,7 @@ class Places:
     python_include: str
     python_base: str
 
+    @cached_property
     def _pairs(self) -> list[tuple[str, str]]:
         pairs = [
             ("%{cuda}", self.cuda_home),
@@ -45,7 +46,7 @@ class Places:
 
     def abstract(self, word: str) -> str:
         """*word* with this machine's paths replaced by placeholders, the longest path first."""
-        for mark, path in self._pairs():
+        for mark, path in self._pairs:
             word = word.replace(path, mark)
         return word
 
@@ -53,7 +54,7 @@ class Places:
         """The reverse of ``abstract``, for this machine."""
         if "%{" not in word:
             return word
-        for mark, path in self._pairs():
+        for mark, path in self._pairs:
             word = word.replace(mark, path)
         return word
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cache
 
 from xfdev import shadows
 from xfdev.bundle import Manifest, Places, Unit
@@ -63,8 +64,9 @@ def compare(manifest: Manifest, checkout: Checkout, places: Places) -> Changes:
     sources = _globs(manifest, checkout, unmoved) if came or went or _unlisted(manifest) else []
     sources += [changed[path] for path in linked if path in changed]
     units = {}
+    outside = cache(lambda path: file_id(places.concrete(path)))  # units read the same headers
     for unit in manifest.units:
-        reasons = _unit_reasons(unit, manifest, changed, came, went, places)
+        reasons = _unit_reasons(unit, manifest, changed, came, went, places, outside)
         if reasons:
             units[unit.source] = tuple(dict.fromkeys(reasons))
     return Changes(
@@ -168,7 +170,13 @@ def _asked(manifest: Manifest, checkout: Checkout, unmoved: set[str]) -> list[st
 
 
 def _unit_reasons(
-    unit: Unit, manifest: Manifest, changed: Mapping[str, str], came: list[str], went: list[str], places: Places
+    unit: Unit,
+    manifest: Manifest,
+    changed: Mapping[str, str],
+    came: list[str],
+    went: list[str],
+    places: Places,
+    outside: Callable[[str], str | None],
 ) -> list[str]:
     if unit.inputs is None:
         return ["not compiled yet"]
@@ -176,7 +184,7 @@ def _unit_reasons(
     if unit.opaque and (changed or came):
         reasons.append("it reads files that no dependency file lists (.incbin, or a computed __has_include)")
     for path, content in unit.external.items():
-        if file_id(places.concrete(path)) != content:
+        if outside(path) != content:
             reasons.append(f"{places.concrete(path)} changed")
     # Not read, but what __has_include asked for may have been found there.
     reasons += [f"{path} is gone, and may have been asked for" for path in sorted({*went}.intersection(unit.beside))]
