@@ -11,6 +11,8 @@ times to benchmarks/results/, and the table into README.md. What is compared:
 - "with warm ccache": the same ccache 4.14.2 in depend mode, base_dir set, hash_dir off, filled by the very same
   command before: pip's build folder has a random name, so it does not help;
 - ``build_ext --inplace``: the project's own incremental build, in a folder where it has been run;
+- "pinned build folder": the same pip with ``build_temp`` set in a file that DIST_EXTRA_CONFIG names, so that its second
+  build takes the objects of its first;
 - for one edited kernel: nvcc for that unit, and the link, each as a command of its own.
 """
 
@@ -86,19 +88,25 @@ class Bench:
         call(self.venv / "bin/python", "-m", "pip", "uninstall", "-q", "-y", "xformers", cwd=self.folder, env=self.env)
         return target
 
+    def kept(self, name: str) -> Path:
+        """A clone that is built in more than once."""
+        target = self.folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        return self.fresh().rename(target)
+
     def measure(self, name: str, runs: int, prepare: Callable[[], Path], step: Callable[[Path], float]) -> None:
         note(name)
         for _ in range(runs):
             place = prepare()
             self.times.setdefault(name, []).append(step(place))
-            if place.name.startswith("clone-") and place.exists() and name != "build_ext --inplace, nothing changed":
+            if place.name.startswith("clone-") and place.exists():
                 shutil.rmtree(place)
         self.save()
 
     def xfdev(self, verb: str) -> Callable[[Path], float]:
         return lambda place: call(XFDEV, verb, place, "-q", cwd=self.folder, env=self.env)
 
-    def plain_env(self, ccache: Path | None = None) -> dict[str, str]:
+    def plain_env(self, ccache: Path | None = None, extra: str = os.devnull) -> dict[str, str]:
         """The same environment as a user has it without xfdev: nothing pinned, and ccache only if given."""
         cuda = self.venv / "lib" / f"python{platform.python_version().rpartition('.')[0]}" / "site-packages/nvidia/cu13"
         nvcc = str(cuda / "bin/nvcc")
@@ -107,7 +115,7 @@ class Bench:
             "PATH": f"{self.venv}/bin:{os.environ['PATH']}",
             "CUDA_HOME": str(cuda),
             "TORCH_CUDA_ARCH_LIST": ARCH,
-            "DIST_EXTRA_CONFIG": os.devnull,
+            "DIST_EXTRA_CONFIG": extra,
             "TORCH_NO_COMPILER_WRAPPER": "1",
             "PYTORCH_NVCC": nvcc,
             "CCACHE_DISABLE": "1",
@@ -121,31 +129,34 @@ class Bench:
             })  # fmt: skip
         return env
 
-    def plainly(self, *words: object, cwd: Path, ccache: Path | None = None) -> float:
+    def plainly(self, *words: object, cwd: Path, ccache: Path | None = None, extra: str = os.devnull) -> float:
         """Run a command in the environment while xfdev's settings, which a .pth file makes, are out of the way."""
         (settings,) = self.venv.glob("lib/python*/site-packages/xfdev_environment.pth")
         aside = settings.rename(settings.with_suffix(".aside"))
         try:
-            return call(*words, cwd=cwd, env=self.plain_env(ccache))
+            return call(*words, cwd=cwd, env=self.plain_env(ccache, extra))
         finally:
             aside.rename(settings)
 
-    def pip(self, ccache: Path | None = None) -> Callable[[Path], float]:
+    def pip(self, ccache: Path | None = None, extra: str = os.devnull) -> Callable[[Path], float]:
         pip = [self.venv / "bin/python", "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "-e", "."]
-        return lambda place: self.plainly(*pip, cwd=place, ccache=ccache)
+        return lambda place: self.plainly(*pip, cwd=place, ccache=ccache, extra=extra)
 
     def inplace(self, place: Path) -> float:
         return self.plainly(self.venv / "bin/python", "setup.py", "-q", "build_ext", "--inplace", cwd=place)
 
     def edited(self) -> Path:
-        place = self.fresh()
+        return self.edit(self.fresh())
+
+    @staticmethod
+    def edit(place: Path) -> Path:
         source = place / EDITED
         # Code, not a comment: every build must really compile it; a new text each time, so that no cache has it.
         source.write_text(source.read_text() + f'\nextern "C" int edited_{time.time_ns()}() {{ return 1; }}\n')
         return place
 
-    def floor(self, place: Path) -> float:
-        """nvcc for the edited unit and the link, as xfdev's own build ran them, without anything around."""
+    def alone(self, place: Path) -> tuple[float, float]:
+        """nvcc for the edited unit, and the link, as xfdev's own build ran them, without anything around; seconds."""
         manifest = json.loads((place / ".xfdev/build/manifest.json").read_text())
         unit = next(unit for unit in manifest["units"] if unit["source"] == EDITED)
         session = json.loads(
@@ -169,10 +180,17 @@ class Bench:
             return argv
 
         temp = place / ".xfdev/build/temp"
-        seconds = call(*concrete(unit["argv"]), cwd=temp, env=self.plain_env())
-        return seconds + sum(
-            call(*concrete(step["argv"]), cwd=temp, env=self.plain_env()) for step in manifest["steps"]
-        )
+        command = concrete(unit["argv"])
+        command[command.index("-o") + 1] = str(self.folder / "alone.o")
+        if "-MF" in command:
+            command[command.index("-MF") + 1] = str(self.folder / "alone.d")
+        seconds = call(*command, cwd=temp, env=self.plain_env())
+        linking = 0.0
+        for step in manifest["steps"]:
+            command = concrete(step["argv"])
+            command[command.index("-o") + 1] = str(self.folder / "alone.so")
+            linking += call(*command, cwd=temp, env=self.plain_env())
+        return seconds, linking
 
     def run(self) -> None:
         self.prepare()
@@ -190,13 +208,28 @@ class Bench:
 
         def edit_and_build(place: Path) -> float:
             seconds = self.xfdev("build")(place)
-            self.times.setdefault("nvcc and link alone", []).append(self.floor(place))
+            self.times.setdefault("nvcc and link alone", []).append(sum(self.alone(place)))
+            return seconds
+
+        def build_and_compile(place: Path) -> float:
+            seconds = self.xfdev("build")(place)
+            self.times.setdefault("nvcc alone", []).append(self.alone(place)[0])
             return seconds
 
         self.measure("build, one .cu edited", self.slow_runs, self.edited, edit_and_build)
-        place = self.fresh()
+        place = self.kept("inplace")
         self.inplace(place)
         self.measure("build_ext --inplace, nothing changed", self.runs, lambda: place, self.inplace)
+        again = "build, edited again"
+        self.measure(again, self.slow_runs, lambda: self.edit(self.main), build_and_compile)
+        self.measure("build_ext --inplace, edited", self.slow_runs, lambda: self.edit(place), self.inplace)
+        pinned = self.folder / "pinned.cfg"
+        # Options are looked up by the name of the class, here that of torch's BuildExtension.with_options.
+        pinned.write_text(f"[cls_with_options]\nbuild_temp = {self.folder / 'pinned'}\n")
+        pip = self.pip(extra=str(pinned))
+        kept = self.kept("pinned-checkout")
+        pip(kept)
+        self.measure("pip install -e ., edited, pinned build folder", self.slow_runs, lambda: self.edit(kept), pip)
         # The cold runs are made with an empty compiler cache, and the last of them fills the one of the warm runs.
         caches = [self.folder / f"ccache-{number}" for number in range(self.slow_runs)]
         remaining = iter(caches)
@@ -236,6 +269,9 @@ class Bench:
             ("`xfdev build`, nothing changed", "build, nothing changed", "build_ext --inplace, nothing changed"),
             ("`xfdev build`, one `.cu` edited, fresh checkout", "build, one .cu edited", "nvcc and link alone"),
             ("", "build, one .cu edited", "pip install -e ., one .cu edited, warm ccache"),
+            ("`xfdev build`, one `.cu` edited again", "build, edited again", "nvcc alone"),
+            ("", "build, edited again", "build_ext --inplace, edited"),
+            ("", "build, edited again", "pip install -e ., edited, pinned build folder"),
         ]
         lines = ["| step | median | otherwise | median | ratio |", "|---|---|---|---|---|"]
         for label, ours, theirs in rows:
@@ -247,6 +283,7 @@ class Bench:
                 continue
             other = self.median(theirs)
             ratio = f"{other / mine:.0f} × faster" if other > 2 * mine else f"{mine / other:.2f} ×"
+            ratio = f"{other / mine:.2f} × faster" if mine < other <= 2 * mine else ratio
             lines.append(f"| {label} | {mine:.2f} s | `{theirs}` | {other:.2f} s | {ratio} |")
         lines += [f"| peak memory of `{verb}` | {size:.0f} MB | – | | |" for verb, size in self.memory.items()]
         return "\n".join(lines)

@@ -54,5 +54,6 @@ ASK_TORCH = """
 import json, torch
 print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "git": torch.version.git_version,
     "devices": ["%d.%d" % torch.cuda.get_device_capability(at) for at in range(torch.cuda.device_count())],
+    "uuids": ["GPU-" + str(torch.cuda.get_device_properties(at).uuid) for at in range(torch.cuda.device_count())],
     "archs": torch.cuda.get_arch_list()}))
 """

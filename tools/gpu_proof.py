@@ -145,11 +145,17 @@ class Proof:
         """What CUDA_VISIBLE_DEVICES hides, as torch's CUDA sees it."""
         uuid = self.found.devices[0].uuid if self.found.devices else "GPU-none"
         names = {uuid: "(a UUID)", uuid[:12]: "(its beginning)", f"{uuid[:12]},{uuid}": "(both)"}
-        for value in ("", "-1", "0", "0,-1", "7", "0,7", "0,0", "x", *names, "GPU-nothing"):
-            count = len(self.child(gpu_children.LOOK, SOURCE, "nvml", CUDA_VISIBLE_DEVICES=value).get("devices", ()))
+        values = ["", "-1", "0", "0,-1", "7", "0,7", "0,0", "x", *names, "GPU-nothing"]
+        if len(self.found.devices) > 1:  # which of them, and in which order
+            second = self.found.devices[1].uuid
+            names |= {second: "(another UUID)", f"{second},{uuid}": "(that and the first)"}
+            values = [*values, "1", "0,1", "1,0", "1,7,0", second, f"{second},{uuid}"]
+        for value in values:
+            said = self.child(gpu_children.LOOK, SOURCE, "nvml", CUDA_VISIBLE_DEVICES=value).get("devices", ())
+            count, uuids = len(said), [entry[2] for entry in said]
             torch = self.child(gpu_children.ASK_TORCH, CUDA_VISIBLE_DEVICES=value)
-            seen = torch.get("failed") or f"{len(torch['devices'])} GPUs"
-            right = None if "failed" in torch else count == len(torch["devices"])
+            seen = torch.get("failed") or f"{len(torch['devices'])} GPUs" + ", the same" * (torch["uuids"] == uuids)
+            right = None if "failed" in torch else torch["uuids"] == uuids
             what = f"CUDA_VISIBLE_DEVICES={names.get(value, f'`{value}`' if value else '')}"
             self.table.add("detection", what, f"{count} GPUs", seen, right)
 
