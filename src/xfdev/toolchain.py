@@ -134,6 +134,15 @@ def host_compiler(environ: Mapping[str, str], memory: Path) -> Compiler | None:
     return _remembered(memory, path, [path], ["-dumpfullversion", "-dumpversion"], r"(\d[\d.]*)")
 
 
+def is_script(path: Path) -> bool:
+    """Whether a compiler is a script: what stands behind it may change while it stays as it is."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 def _remembered(memory: Path, path: Path, parts: Sequence[Path], ask: Sequence[str], pattern: str) -> Compiler | None:
     # The same tools serve many checkouts, each of which may reach them by a link of its own.
     real = os.path.realpath(path)

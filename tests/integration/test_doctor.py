@@ -688,6 +688,18 @@ def test_early_errors_have_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in said if "99.1 is newer" in line]) == 1
     early.before_compile(chain(("/bin/g++", "99.1"), cuda=None), {}, [tmp_path], full=True)
+    assert capsys.readouterr().err == ""
+    script = program(tmp_path, "g++-13", "echo 13.3.0")
+    early.before_compile(chain((str(script), "13.3.0"), cuda=None), {}, [tmp_path], full=True)
+    assert f"warning: {script} is a script" in capsys.readouterr().err
+
+
+def test_a_compiler_that_is_a_script_and_what_it_costs(counter: Path, environment: Path, tmp_path: Path) -> None:
+    real = shutil.which("g++")
+    script = program(tmp_path, "g++", f'exec {real} "$@"')
+    status, evidence, fix = one(counter, "host-compiler", CXX=str(script))
+    assert (status, fix) == ("warning", "export CXX=PROGRAM CC=PROGRAM, the compiler that it starts")
+    assert evidence.startswith(f"{script} is a script")
 
 
 def test_early_sees_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

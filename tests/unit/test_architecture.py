@@ -42,7 +42,7 @@ ACTIONS = {
     "arrivals", "sdist", "index", "record", "stores.local", "stores.release", "stores.afar",
     "stores.answers", "stores.artifact", "stores.oci", "stores.packing", "stores.reference", "stores.registry",
     "stores.transfer", "stores.signature", "stores.signing", "stores.keys", "lockfile", "compile_cache",
-    "nightly.shelf", "nightly.lease", "libraries",
+    "nightly.shelf", "nightly.lease", "libraries", "editable",
     "doctor.repair",
 }  # fmt: skip
 

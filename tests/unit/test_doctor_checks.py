@@ -184,6 +184,10 @@ CASES: list[tuple[str, str, str, tuple[Any, ...]]] = [
     ("gpu-code", "not-applicable", "no environment with CUDA", (H100, PLAIN, HOST)),
     ("host-compiler", "ok", "gcc up to 15", (CHAIN,)),
     ("host-compiler", "ok", "no nvcc to fit", (PLAIN,)),
+    (
+        "host-compiler", "warning", "/g++ is a script",
+        (replace(CHAIN, compiler=Compiler("/g++", "13.3", "gcc", script=True)),),
+    ),
     ("host-compiler", "error", "CXX=g++-15 CC=gcc-15", (replace(CHAIN, compiler=Compiler("/g++", "16.1", "gcc")),)),
     ("host-compiler", "error", "CXX=clang++-20", (replace(CHAIN, compiler=Compiler("/clang++", "22.0", "clang")),)),
     ("host-compiler", "error", "CXX is 'g++-99'", (replace(CHAIN, compiler=None, named="g++-99"),)),

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from xfdev import link, on_import, plan, settled, venv
+from xfdev import editable, link, on_import, plan, settled, venv
 from xfdev.bundle import Manifest
 from xfdev.commands.session import Session
 from xfdev.console import console
@@ -79,8 +79,8 @@ def link_outputs(session: Session, manifest: Manifest, bundle: str | None, mode:
     if bundle is not None:
         session.store.use(bundle)
     modules = _import_modules(session, manifest, mode)
-    installed = not link.installed(session.environment, manifest, root, modules)
-    link.install(session.environment, manifest, root, session.environ, modules)
+    installed = not editable.installed(session.environment, manifest, root, modules)
+    editable.install(session.environment, manifest, root, session.environ, modules)
     if not current or not settled.unchanged(str(root)):
         on_import.write_stamps(
             root, manifest, session.places, wanted, session.environment.site_packages, session.opened

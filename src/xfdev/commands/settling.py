@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from xfdev import link, on_import, options, profile, settled, stamps, status, workspace
+from xfdev import editable, link, on_import, options, plan, profile, settled, stamps, status, workspace
 from xfdev.bundle import Manifest
 from xfdev.commands.apply import DATABASE
 from xfdev.commands.session import Session
@@ -91,7 +91,7 @@ def _asks_more(session: Session, manifest: Manifest, bundle: str | None) -> bool
     if any(name in settled.PASSING for name in (*manifest.watched, *session.profile.variables)):
         return True
     # Code that starts slowly: a bundle with better code may come.
-    return session.candidate("", manifest, bundle).by_jit
+    return any(outcome.how == "jit" for outcome in plan.outcomes(manifest, session.devices, session.machine))
 
 
 def _outside(session: Session, manifest: Manifest, folder: str) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _own(session: Session, manifest: Manifest, bundle: str | None) -> Iterator[s
     root, site = session.root, session.environment.site_packages
     yield from (str(root / path) for path in (settled.STAMPS, link.LINKED, workspace.MANIFEST, DATABASE))
     yield str(site)
-    yield from (str(site / path) for path in link.installed_files(manifest, on_import.module_names(manifest)))
+    yield from (str(site / path) for path in editable.installed_files(manifest, on_import.module_names(manifest)))
     if bundle is not None:
         yield str(session.store.manifest_file(bundle))
     else:

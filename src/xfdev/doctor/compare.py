@@ -73,6 +73,14 @@ def judge_compiler(
     return ok(f"{have}; nvcc {nvcc} takes {kind} up to {newest}")
 
 
+def judge_script(path: str, script: bool) -> Finding:
+    """A host compiler, by whether it is a script."""
+    if not script:
+        return ok(path)
+    said = f"{path} is a script, behind which another compiler may come to stand: nothing it compiles is cached"
+    return warning(said, "export CXX=PROGRAM CC=PROGRAM, the compiler that it starts")
+
+
 def judge_room(place: str, free: int, *, least: int, enough: int, what: str) -> Finding:
     """Room on one file system, for something that takes about *enough* and cannot do with less than *least*."""
     said = f"{place}: {size(free)} free, {what} takes about {size(enough)}"

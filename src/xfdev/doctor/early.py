@@ -18,12 +18,13 @@ from xfdev.doctor.compare import (
     judge_memory,
     judge_nvcc,
     judge_room,
+    judge_script,
 )
 from xfdev.doctor.finding import Finding
 from xfdev.doctor.look.host_compiler import any_compiler_allowed, compiler_kind, of_nvcc, unchecked
 from xfdev.doctor.wanted import wanted
 from xfdev.errors import BadEnvironment, DiskFull, Unhealthy, XfdevError
-from xfdev.toolchain import Toolchain
+from xfdev.toolchain import Toolchain, is_script
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -42,6 +43,8 @@ def before_environment(prefix: Path, *, cuda: bool, environ: Mapping[str, str]) 
 def before_compile(chain: Toolchain, environ: Mapping[str, str], folders: Iterable[Path], *, full: bool) -> None:
     """Before the compilers start; *folders* are written into. What keeps a compile from ending well is an error,
     what may, or what keeps its result from running here, a line."""
+    if chain.cxx is not None:
+        _tell(judge_script(str(chain.cxx.path), is_script(chain.cxx.path)), None)
     if not chain.has_cuda:
         return
     nvcc = chain.nvcc.version if chain.nvcc else None

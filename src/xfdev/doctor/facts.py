@@ -123,11 +123,12 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Compiler:
-    """A host compiler: *kind* is ``gcc``, ``clang`` or "" for one of another name."""
+    """A host compiler: *kind* is ``gcc``, ``clang`` or "" for one of another name; *script*: it starts another."""
 
     path: str
     version: str
     kind: str
+    script: bool = False
 
 
 @dataclass(frozen=True)

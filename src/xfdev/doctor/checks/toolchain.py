@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xfdev.doctor.compare import judge_compiler, judge_nvcc
+from xfdev.doctor.compare import judge_compiler, judge_nvcc, judge_script
 from xfdev.doctor.facts import Chain, Facts
 from xfdev.doctor.finding import SEVERITY, Finding, error, not_applicable, ok, warning
 
@@ -71,4 +71,5 @@ def host_compiler(facts: Facts) -> Finding:
         judge_compiler(one.path, one.version, one.kind, chain.nvcc, chain.gcc, chain.clang, allowed=allowed)
         for one, allowed in both
     ]
+    found += [judge_script(one.path, one.script) for one, _ in both]
     return max(found, key=lambda finding: SEVERITY[finding.status])

@@ -50,7 +50,7 @@ def look(ask: Ask) -> Chain:
 
 
 def _named(found: toolchain.Compiler) -> Compiler:
-    return Compiler(str(found.path), found.version, compiler_kind(found.path.name))
+    return Compiler(str(found.path), found.version, compiler_kind(found.path.name), toolchain.is_script(found.path))
 
 
 def _other(found: toolchain.Compiler | None, cxx: toolchain.Compiler | None) -> Compiler | None:
