@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What could make one unit compile faster without another machine code, each way tried on its own.
 
-    python benchmarks/faster_compiles.py CHECKOUT [--unit meta_utils.cu] [--runs 3]
+    python benchmarks/faster_compiles.py CHECKOUT [--unit sparse24_apply.cu] [--runs 3]
 
 CHECKOUT was built by ``xfdev build`` here. The unit's recorded command is run as it is, and changed in one way at a
 time, one run of each after the other, so that a machine that gets slower does so for all; the instructions of each
@@ -75,19 +75,21 @@ def to(command: list[str], target: Path) -> list[str]:
 
 
 def instructions(tool: Path, path: Path, arch: str) -> str:
-    """A digest of the machine code for *arch*, without what names files and lines."""
+    """A digest of the instructions for *arch*."""
     words = [tool, "--dump-sass", "--gpu-architecture", arch, path]
     path_of_tools = f"{tool.parent}{os.pathsep}{os.environ['PATH']}"  # it looks for nvdisasm there
     done = subprocess.run(words, env={**os.environ, "PATH": path_of_tools}, capture_output=True, text=True)
-    code = [line for line in done.stdout.splitlines() if re.match(r"\s+(/\*|\.|Function)", line)]
-    assert any("EXIT" in line for line in code), f"no machine code for {arch} in {path}: {done.stderr[-500:]}"
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+    # Names of what is local to a unit hold a number that is another at each run, and decide the order of kernels.
+    kernels = done.stdout.split("Function : ")[1:]
+    code = sorted("".join(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", kernel, re.M)) for kernel in kernels)
+    assert any("EXIT" in kernel for kernel in code), f"no machine code for {arch} in {path}: {done.stderr[-500:]}"
+    return hashlib.sha256(re.sub(r"`\([^)]*\)", "", "\n".join(code)).encode()).hexdigest()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--unit", action="append", help="default: meta_utils.cu")
+    parser.add_argument("--unit", action="append", help="default: sparse24_apply.cu")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     from xfdev import cuda_tools, venv
@@ -97,7 +99,7 @@ def main() -> None:
     tool = cuda_tools.find("cuobjdump", environment, os.environ)
     results = {"about": f"{machine()}; {date.today()}", "units": {}}
     rows = []
-    for unit in args.unit or ["meta_utils.cu"]:
+    for unit in args.unit or ["sparse24_apply.cu"]:
         command, folder = commands(args.checkout, unit)
         arch = "sm_" + re.search(r"code=sm_(\w+)", " ".join(command))[1]  # type: ignore[index]
         ways = variants(command)
