@@ -45,7 +45,20 @@ _WITH_COMMAND = ("watch",)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like all others: in two lines, or in ``--json``."""
+    """A parser whose complaints are errors like all others: in two lines, or in ``--json``; and that takes an option
+    between two words (``xfdev inspect gemm.cu --sass ~/project``), as argparse itself does not."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        places = self._get_positional_actions()
+        if self._mixing or len(places) < 2 or any(isinstance(place, argparse._SubParsersAction) for place in places):
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help shows what it takes")

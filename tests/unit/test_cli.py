@@ -210,3 +210,16 @@ def test_version_is_told_without_loading_a_verb(capsys: pytest.CaptureFixture[st
         cli.main(["--version"], {})
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("xfdev ")
+
+
+@pytest.mark.parametrize(
+    "words", [["gemm.cu", "/p", "--sass"], ["gemm.cu", "--sass", "/p"], ["--sass", "gemm.cu", "--kernel", "x", "/p"]]
+)
+def test_options_between_words(words: list[str]) -> None:
+    args = cli.parser("inspect").parse_args(["inspect", *words])
+    assert (args.unit, args.path, args.sass) == ("gemm.cu", "/p", True)
+    assert cli.parser("inspect").parse_args(["inspect", "gemm.cu", "--sass"]).path == "."
+    with pytest.raises(errors.UsageError, match="required: UNIT"):
+        cli.parser("inspect").parse_args(["inspect", "--sass"])
+    with pytest.raises(errors.UsageError, match="unrecognized arguments: third"):
+        cli.parser("inspect").parse_args(["inspect", "gemm.cu", "--sass", "/p", "third"])
