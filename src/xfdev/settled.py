@@ -79,11 +79,13 @@ def gpus() -> str:
     """The traces of a driver and of GPUs; what the driver says of them costs more than all else here."""
     found = [name for name in _names("/dev") if name.startswith(("nvidia", "dxg"))]
     found += _names("/proc/driver/nvidia/gpus")
-    try:
-        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as stream:
-            found += stream.read().split()
-    except OSError:
-        pass
+    # Another one in the same slot leaves the same traces, but comes with another start of the machine.
+    for path in ("/proc/driver/nvidia/version", "/proc/sys/kernel/random/boot_id") if found else ():
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                found += stream.read().split()
+        except OSError:
+            pass
     return " ".join(found)
 
 

@@ -206,6 +206,17 @@ def test_gpus_that_come_and_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
     assert scene.answer() is None
 
 
+def test_the_traces_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which they are is the driver's to say; that none has changed is seen by these, and by the machine's start."""
+    monkeypatch.setattr(settled, "_names", lambda folder: [])
+    assert settled.gpus() == ""
+    there = {"/dev": ["null", "nvidia0", "nvidiactl"], "/proc/driver/nvidia/gpus": ["0000:01:00.0"]}
+    monkeypatch.setattr(settled, "_names", lambda folder: there[folder])
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert settled.gpus().startswith("nvidia0 nvidiactl 0000:01:00.0")
+    assert settled.gpus().endswith(boot)
+
+
 def test_a_note_is_good_for_a_day(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     for seconds, good in ((3600, True), (90_000, False), (-3600, False)):
