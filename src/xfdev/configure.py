@@ -47,6 +47,7 @@ def configure(
             hint="give the folder of such a checkout",
         )
     scratch = checkout.root / SCRATCH
+    orphans.end("XFDEV_NINJA_LOG", _ninja_log(scratch))  # before it is removed: they would make it again
     with explained(str(scratch)):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -104,16 +105,20 @@ def configure(
     return manifest
 
 
+def _ninja_log(scratch: Path) -> str:
+    """What the build script would have ninja do; as a variable, what its processes are known by."""
+    return str(scratch / "ninja.jsonl")
+
+
 def _drive(checkout: Checkout, environment: Environment, scratch: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     request = {
         "checkout": str(checkout.root),
         "build_temp": str(scratch / "temp"),
         "build_lib": str(scratch / "lib"),
         "result": str(scratch / "result.json"),
-        "ninja": str(scratch / "ninja.jsonl"),
+        "ninja": _ninja_log(scratch),
         "metadata": str(scratch / "metadata"),
     }
-    orphans.end("XFDEV_NINJA_LOG", request["ninja"])
     write_json(scratch / "request.json", request)
     done = run.capture(
         [environment.interpreter, RESOURCES / "capture" / "driver.py", scratch / "request.json"],

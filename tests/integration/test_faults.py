@@ -179,6 +179,21 @@ def test_compiler_of_a_killed_run_does_not_write_into_the_next(scene: Scene) -> 
     assert processes_with(str(root / ".xfdev" / "build")) == []
 
 
+def test_build_script_of_a_killed_run_does_not_get_in_the_way(scene: Scene) -> None:
+    """It goes on making what the next run removes."""
+    root = scene.checkout()
+    scratch = root / ".xfdev" / "scratch"
+    makes = ["sh", "-c", f"while :; do mkdir -p {scratch}/temp/a/b/c; done"]
+    orphan = subprocess.Popen(makes, env={**os.environ, "XFDEV_NINJA_LOG": f"{scratch}/ninja.jsonl"})
+    try:
+        wait_for(scratch.exists)
+        scene.build(root)
+        assert orphan.wait(5) == -signal.SIGKILL
+    finally:
+        orphan.kill()
+    assert scene.behaviour(root) == BEHAVIOUR
+
+
 def test_only_processes_with_our_own_variable_are_ended(tmp_path: Path) -> None:
     ours = subprocess.Popen(["sleep", "60"], env={**os.environ, "XFDEV_LAUNCH_LOG": f"{tmp_path}/a/launches"})
     other = subprocess.Popen(["sleep", "60"], env={**os.environ, "XFDEV_LAUNCH_LOG": f"{tmp_path}/a/launches-b"})
