@@ -92,7 +92,7 @@ def test_image_that_is_not_there(engine: Engine, tmp_path: Path) -> None:
 def test_engine_that_this_user_may_not_talk_to(engine: Engine, tmp_path: Path) -> None:
     host = engine.env.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if os.geteuid() != 0 or not host.startswith("unix://"):
-        pytest.skip("root and a socket of this machine are needed to make one")
+        support.missing("root and a socket of this machine are needed to make one")
     socket = tmp_path / "closed.sock"
     socket.touch()  # a file that is no socket: whoever connects is refused
     env = {**engine.env, "DOCKER_HOST": f"unix://{socket}"}
