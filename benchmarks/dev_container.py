@@ -84,7 +84,7 @@ class Flow:
     def env(self, image: str | None) -> dict[str, str]:
         return {
             **self.engine.env, "XFDEV_USER": "root", "XFDEV_IMAGE": image or f"{self.engine.registry}/none",
-            "TORCH_CUDA_ARCH_LIST": ARCH,
+            "XFDEV_STORES": "", "TORCH_CUDA_ARCH_LIST": ARCH,
         }  # fmt: skip
 
     def up(self, scenario: str, workspace: Path, image: str | None, *words: str) -> workspaces.Inside:

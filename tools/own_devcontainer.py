@@ -19,7 +19,8 @@ from xfdev import __version__, devcontainer, profile  # noqa: E402
 
 PROJECT = "xformers"
 #: Where the published image is; XFDEV_IMAGE names another.
-IMAGE = "${localEnv:XFDEV_IMAGE:ghcr.io/alexchesser/xformers-devcontainer}"
+PUBLISHED = "ghcr.io/alexchesser/xformers-devcontainer"
+IMAGE = f"${{localEnv:XFDEV_IMAGE:{PUBLISHED}}}"
 
 
 def files() -> dict[str, bytes]:
@@ -32,6 +33,7 @@ def files() -> dict[str, bytes]:
         "toolchain": facts.toolchain_for("compile", None),
         "arch": "",
         "image": IMAGE,
+        "stores": devcontainer.stores(PUBLISHED),
         "first_build": facts.repository,
         "first_build_variable": facts.first_build_variable,
         "fork_variable": facts.fork_variable,

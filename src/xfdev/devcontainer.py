@@ -23,6 +23,8 @@ from xfdev.profile import RESOURCES
 
 TEMPLATES = RESOURCES / "devcontainer"
 CONFIG = "devcontainer.json"
+#: What the name of an image gets for that of the bundles that go with it.
+BUNDLES = "-bundles"
 #: What a checkout gets; beside these the folder holds what the locks are made of.
 FILES = ("Dockerfile", "Dockerfile.dockerignore", CONFIG, "post-create.sh", "private.sh", "requirements/*.txt")
 
@@ -42,6 +44,17 @@ def check_image(reference: str) -> str:
         hint = f"--image {bare}" if _IMAGE.fullmatch(bare) else "for example --image ghcr.io/you/name"
         raise UsageError(f"{reference!r} is not an image's name without tag", hint=hint)
     return reference
+
+
+def stores(image: str | None) -> str:
+    """The value of ``XFDEV_STORES``: the user's own, else the bundles that a nightly publishes beside *image*.
+
+    The default of a variable ends at the next colon (devcontainers/cli, variableSubstitution.ts), so a registry's port
+    leaves the name alone.
+    """
+    if image is None:
+        return "${localEnv:XFDEV_STORES}"
+    return image + BUNDLES if ":" in image else f"${{localEnv:XFDEV_STORES:{image}{BUNDLES}}}"
 
 
 def base_image() -> str:

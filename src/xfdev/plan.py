@@ -167,12 +167,19 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def decide(
-    candidates: Sequence[Candidate], *, compiles: bool, cpus: int, recipe: Manifest | None = None, cuda: bool = False
+    candidates: Sequence[Candidate],
+    *,
+    compiles: bool,
+    cpus: int,
+    recipe: Manifest | None = None,
+    cuda: bool = False,
+    unavailable: Sequence[Refusal] = (),
 ) -> Plan:
     """The nearest candidate that serves: one to link as it is, else the one with the least to compile.
 
     *compiles*: whether this environment has the compilers that the candidates' units need; *recipe*: what the build
-    script told last, for the size of a full compile, which is another with and without *cuda*.
+    script told last, for the size of a full compile, which is another with and without *cuda*; *unavailable*: what
+    might have served and could not be looked at.
     """
     refused: list[Refusal] = []
     partial: list[Plan] = []
@@ -213,6 +220,7 @@ def decide(
         )
     if slow is not None:
         return slow
+    refused += unavailable
     if partial:
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
         return replace(best, refused=tuple(refused))

@@ -170,9 +170,10 @@ class Variant:
     options: list[str] = field(default_factory=list)
 
     def env(self, image: str, **more: str) -> dict[str, str]:
-        # The volume of caches has the user's name; the checkouts of these tests belong to root.
-        user = {"XFDEV_USER": "root", "USER": self.engine.name("user")}
-        return {**self.engine.env, **self.variables, "XFDEV_IMAGE": image, **user, **more}
+        # The volume of caches has the user's name; the checkouts of these tests belong to root. No registry but that
+        # of the tests is asked.
+        user = {"XFDEV_USER": "root", "USER": self.engine.name("user"), "XFDEV_STORES": ""}
+        return {**self.engine.env, **user, **self.variables, "XFDEV_IMAGE": image, **more}
 
     def xfdev(self, *words: str | Path, image: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from test_jsonc import OBJECTS, documents
 
-from xfdev import devcontainer
+from xfdev import container, devcontainer
 from xfdev.errors import FilesInTheWay, UsageError, XfdevError
 from xfdev.jsonc import comments, parse, same
 
@@ -64,6 +64,21 @@ def test_without_an_image_nothing_is_taken_from_a_cache(templates: Path) -> None
     assert '{localEnv:FORK_URL:https://example.org/a.git}" }\n  }\n}\n' in text
 
 
+@pytest.mark.parametrize(
+    ("image", "unset", "set_by_the_user"),
+    [
+        (None, "", "ghcr.io/a"),
+        ("example.org/team/dev", "example.org/team/dev-bundles", "ghcr.io/a"),
+        ("localhost:5000/dev", "localhost:5000/dev-bundles", "localhost:5000/dev-bundles"),
+    ],
+)
+def test_where_bundles_come_from(tmp_path: Path, image: str | None, unset: str, set_by_the_user: str) -> None:
+    text = json.dumps({"remoteEnv": {"XFDEV_STORES": devcontainer.stores(image)}})
+    for environ, value in (({}, unset), ({"XFDEV_STORES": "ghcr.io/a"}, set_by_the_user)):
+        config = container.read(tmp_path / ".devcontainer/devcontainer.json", tmp_path, text, environ)
+        assert config.data["remoteEnv"] == {"XFDEV_STORES": value}
+
+
 def test_a_name_without_value_is_an_error(templates: Path) -> None:
     (templates / "private.sh").write_text("echo @{nobody_knows}")
     with pytest.raises(XfdevError, match=r"private\.sh wants @\{nobody_knows\}"):
@@ -90,7 +105,7 @@ def test_the_real_templates_take_these_values() -> None:
         "first_build_variable": "FIRST_BUILD_URL",
     }  # fmt: skip
     for image in (None, "example.org/team/dev"):
-        found = devcontainer.render({**values, "image": image})
+        found = devcontainer.render({**values, "image": image, "stores": devcontainer.stores(image)})
         assert {"Dockerfile", "devcontainer.json", "post-create.sh", "private.sh"} <= set(found)
         assert not any(b"@{" in content for content in found.values())
         config = devcontainer.read(found["devcontainer.json"].decode())

@@ -181,6 +181,17 @@ def test_nothing_at_hand() -> None:
     assert decided.reconfigure
 
 
+def test_what_could_not_be_looked_at_is_said_unless_something_can_be_linked() -> None:
+    away = (plan.Refusal("release 1", ("the index does not answer",)),)
+    decided = plan.decide([], compiles=True, cpus=4, unavailable=away)
+    assert (decided.verdict, decided.reasons, decided.refused) == (
+        "full", ("release 1: the index does not answer",), away,
+    )  # fmt: skip
+    part = plan.decide([candidate("x", ONE)], compiles=True, cpus=4, unavailable=away)
+    assert (part.verdict, part.refused) == ("partial", away)
+    assert plan.decide([candidate()], compiles=True, cpus=4, unavailable=away).refused == ()
+
+
 def test_nothing_at_hand_but_what_the_script_told() -> None:
     decided = plan.decide([], compiles=True, cpus=4, recipe=manifest())
     assert (decided.verdict, decided.total) == ("full", 3)

@@ -13,7 +13,7 @@ from xfdev.commands.trusting import Trust
 from xfdev.console import console
 from xfdev.errors import BadBundle, StoreUnreachable, XfdevError
 from xfdev.files import read_json, write_json
-from xfdev.stores.local import Summary
+from xfdev.stores.local import LocalStore, Summary
 
 if TYPE_CHECKING:
     from xfdev.commands.session import Session
@@ -29,6 +29,8 @@ class Candidates:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._refused: dict[str, str] = {}
+        self.unavailable: tuple[plan.Refusal, ...] = ()
+        """The official wheel, where it would have been asked for next and cannot be had."""
 
     @cached_property
     def trust(self) -> Trust:
@@ -160,9 +162,11 @@ class Candidates:
             return None
         if any(summary.kind == "release" and summary.version == version for summary in self.session.store.summaries()):
             return None  # it was among the candidates
-        missed = self.session.store.folder / "missed" / f"{self.session.profile.distribution}-{version}.json"
+        label = f"release {version}"
+        missed = missed_releases(self.session.store) / f"{self.session.profile.distribution}-{version}.json"
         earlier = read_json(missed)
-        if isinstance(earlier, dict) and time.time() - earlier.get("when", 0) < _ASK_AGAIN_AFTER:
+        if isinstance(earlier, dict) and 0 <= time.time() - earlier.get("when", 0) < _ASK_AGAIN_AFTER:
+            self.unavailable = (plan.Refusal(label, (str(earlier.get("reason")),)),)
             return None
         from xfdev.stores import release
 
@@ -173,14 +177,19 @@ class Candidates:
                 )
                 name = self.session.store.put(manifest, {key: outputs / key for key in manifest.outputs}, None)
         except XfdevError as error:
-            console.info(f"no official wheel for {version}: {error}")
+            self.unavailable = (plan.Refusal(label, (str(error),)),)
             try:
                 missed.parent.mkdir(parents=True, exist_ok=True)
                 write_json(missed, {"when": time.time(), "reason": str(error)})
             except (OSError, XfdevError):
                 console.debug(f"{missed} cannot be written")
             return None
-        return self.session.candidate(f"release {version}", manifest, name)
+        return self.session.candidate(label, manifest, name)
+
+
+def missed_releases(store: LocalStore) -> Path:
+    """Where it is written down which releases no index had, so that not every command asks again."""
+    return store.folder / "missed"
 
 
 def _serves(candidate: plan.Candidate) -> bool:

@@ -107,6 +107,7 @@ def _values(
         "toolchain": name,
         "arch": targets.asked_archs(chosen.arch or "", entry, environ) if entry.cuda else "",
         "image": devcontainer.check_image(image) if image else None,
+        "stores": devcontainer.stores(image or None),
         "first_build": facts.repository or "",
         "first_build_variable": facts.first_build_variable,
         "fork_variable": facts.fork_variable,

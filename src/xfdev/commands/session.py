@@ -123,8 +123,10 @@ class Session:
         return project.release_version(self.root, self.profile)
 
     def plan(self) -> plan.Plan:
+        found = list(self.candidates.all())
         decided = plan.decide(
-            list(self.candidates.all()),
+            found,
+            unavailable=self.candidates.unavailable,
             compiles=self.compiles,
             cpus=self.cpus,
             recipe=workspace.last_recipe(self.root),

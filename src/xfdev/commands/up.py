@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from xfdev import arch_variables, gpu, make_venv, profile, project, sources, tar
 from xfdev.checkout import open_checkout
 from xfdev.cli import add_options, add_trace
 from xfdev.commands import apply, report
+from xfdev.commands.candidates import missed_releases
 from xfdev.commands.pins import Pins
 from xfdev.commands.session import Session, resolve_options, session_for, with_cache
 from xfdev.console import console, duration
@@ -139,7 +141,10 @@ def prepare(args: argparse.Namespace, environ: Mapping[str, str]) -> Session:
                 },
                 build_classes=facts.build_classes,
             )
-    return session_for(checkout, environment, chosen, environ)
+    session = session_for(checkout, environment, chosen, environ)
+    # Whoever asks for everything, perhaps after the network was mended, is not told what was true an hour ago.
+    shutil.rmtree(missed_releases(session.store), ignore_errors=True)
+    return session
 
 
 def ready(prefix: Path, entry: profile.ToolchainEntry, arch: str) -> venv.Environment | None:

@@ -15,6 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from xfdev.devcontainer import BUNDLES
 from xfdev.errors import NoSuchPath, UsageError
 
 
@@ -106,7 +107,7 @@ def parse(data: Mapping[str, Any], path: Path) -> Settings:
             problems.append(f"variant {entry.get('name')!r} has requirements and no lock to write them to")
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}", hint="docs/how-to/nightly.md says what goes in")
-    top.setdefault("bundles", f"{top['image']}-bundles")
+    top.setdefault("bundles", top["image"] + BUNDLES)
     top.setdefault("default", names[0])
     return Settings(**top, variants=tuple(Variant(**entry) for entry in variants), place=path.parent)
 
