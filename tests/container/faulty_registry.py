@@ -1,8 +1,9 @@
-"""A registry in front of the real one that hands out damaged layers."""
+"""A registry in front of the real one: it hands out damaged layers, or goes away."""
 
 from __future__ import annotations
 
 import http.client
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def corrupted(registry: str, *, larger_than: int = 100_000) -> Iterator[str]:
+def corrupted(registry: str) -> Iterator[str]:
     """The host and port of a registry that answers as *registry* does, with one wrong bit in every blob of more than
-    *larger_than* bytes: the manifests are right, the layers are not."""
+    100 kB: the manifests are right, the layers are not."""
+    with forwarded(registry, damage=100_000) as place:
+        yield place
+
+
+@contextmanager
+def forwarded(registry: str, *, damage: float = math.inf) -> Iterator[str]:
+    """The host and port of a registry that answers as *registry* does, as long as the context lasts. One bit is wrong
+    in every blob of more than *damage* bytes."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        default_request_version = "HTTP/1.1"  # who tries TLS first is answered so that it notices
 
         def do_GET(self) -> None:
             self.answer()
@@ -34,7 +44,7 @@ def corrupted(registry: str, *, larger_than: int = 100_000) -> Iterator[str]:
                 if name.lower() != "connection":
                     self.send_header(name, value)
             self.end_headers()
-            wrong = "/blobs/" in self.path and length > larger_than
+            wrong = "/blobs/" in self.path and length > damage
             while chunk := said.read(1 << 20):
                 if wrong:
                     chunk, wrong = bytes([chunk[0] ^ 1]) + chunk[1:], False

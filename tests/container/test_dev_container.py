@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -257,6 +259,26 @@ def test_registry_that_never_answers_costs_seconds(cpu: Variant, here: Path) -> 
         inside = cpu.up(here, f"localhost:{silent.getsockname()[1]}/none", "--remove-existing-container")
     assert "0 units compiled" in inside.prompt()
     assert time.monotonic() - started < 120
+
+
+def test_offline_after_the_first_time(cpu: Variant, image: str, release: Path, tmp_path: Path) -> None:
+    """Neither the published image nor the base image can be asked for, and the container has no network."""
+    said = cpu.engine.docker("buildx", "imagetools", "inspect", cpu.base).stdout
+    (digest,) = re.findall(r"^Digest: +(sha256:\w+)$", said, re.MULTILINE)
+    with faulty_registry.forwarded(cpu.engine.registry) as registry:
+        there = replace(cpu, base=f"{cpu.base.replace(cpu.engine.registry, registry)}@{digest}")
+        folder = there.workspace(tmp_path, "offline", release)
+        name = image.replace(cpu.engine.registry, registry)
+        there.up(folder, name)
+    workspaces.edited(folder, {"runArgs": ["--network=none"]})
+    with workspaces.counted(tmp_path) as programs:
+        inside = there.up(folder, name, "--remove-existing-container")
+    assert not workspaces.compilers(programs)
+    assert not programs["pip"], programs
+    assert "0 units compiled" in inside.prompt()
+    other = there.workspace(tmp_path, "offline-too", release)
+    workspaces.edited(other, {"runArgs": ["--network=none"]})
+    assert "reuse:" in there.up(other, name).prompt()
 
 
 def test_foreign_image_in_the_registry_is_no_cache_and_no_harm(cpu: Variant, here: Path) -> None:
