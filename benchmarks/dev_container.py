@@ -216,6 +216,7 @@ def main() -> None:
         lines.append(f"| {label} | {ours:.1f} s | {plain:.1f} s | {ratio} |")
     lines.append(f"| image, compressed | {sizes[0] / 1e9:.2f} GB | {sizes[1] / 1e9:.2f} GB | |")
     about = f"xFormers 0.0.35, arch {ARCH}, torch 2.14.1, CUDA 13.0; {machine()}; {date.today()}"
+    about += f"; medians of {args.runs} runs of C and recreated here, {args.slow_runs} of all else"
     results = HERE / "results"
     (results / "dev_container.json").write_text(
         json.dumps({"about": about, "seconds": {flow.word: flow.times for flow in flows}, "bytes": sizes}, indent=1)
