@@ -15,11 +15,11 @@ up: $(TOOLS)/ready  ## a working, editable xFormers in ./xformers-0.0.35
 test: $(TOOLS)/test  ## all tests, in two processes; needs a C++ compiler
 	$(TOOLS)/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25, 200 kills instead of 5, the image with CUDA 12
+test-long: $(TOOLS)/test  ## 500 random edit sequences instead of 25, 200 kills instead of 5, whole nights
 	XFDEV_SEQUENCES=500 $(TOOLS)/bin/python -m pytest tests/integration/test_differential.py
 	XFDEV_KILLS=200 $(TOOLS)/bin/python -m pytest tests/integration/test_rebuild_on_import.py tests/integration/test_faults.py -k killed
 	XFDEV_NIGHT_KILLS=20 $(TOOLS)/bin/python -m pytest tests/container/test_nightly_container.py -k random
-	$(TOOLS)/bin/python -m pytest tests/container/long_cuda12.py
+	$(TOOLS)/bin/python -m pytest tests/container/long_images.py tests/container/long_nightly.py
 
 lint: $(TOOLS)/test  ## formatting, lint, types
 	$(TOOLS)/bin/ruff format --check src tests benchmarks tools

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,14 @@ from xfdev.bundle import Manifest, Places, Unit
 from xfdev.checkout import Checkout
 from xfdev.compile_cache import folder_storage
 from xfdev.console import console
-from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
+from xfdev.execute import CPP_PEAK, NVCC_PEAK, Busy, Job, Outcome, run_jobs
 from xfdev.files import explained, sha256, write_atomic
 from xfdev.libraries import meanwhile
 from xfdev.timeline import timeline
 from xfdev.toolchain import Toolchain, absolute_folders
+from xfdev.unfinished import Unfinished
 from xfdev.venv import Environment
-from xfdev.workspace import BUILD, MANIFEST, TEMP, clear_build, set_aside
+from xfdev.workspace import BUILD, MANIFEST, TEMP, UNFINISHED, clear_build, set_aside
 
 #: What it takes to get an object from the cache (measured: 0.05 to 0.5 s).
 _RESTORE_SECONDS = 0.3
@@ -54,6 +55,7 @@ def build(
     extras: Callable[[str], Path] | None,
     objects_from: Path | None = None,
     objects_to: Path | None = None,
+    everything: bool = False,
     only: Iterable[str] | None = None,
     max_jobs: int | None = None,
     options: str = "",
@@ -64,9 +66,10 @@ def build(
 
     *known* is an earlier manifest whose units need no compile unless their source is in *affected*; *extras* gives
     the files of that manifest's outputs which no command makes. *objects_from* is a folder of compiler-cache entries
-    to read, *objects_to* one to write those of all units to. With *only*, just these sources are compiled, and
-    nothing is linked. *options* are those of this command line, for the one that an error tells to run. *shared* is a
-    team's compiler cache in ccache's words; *fills*: what the local cache has goes there, too.
+    to read, *objects_to* one to write those of all units to; *everything*: those of units that need no compile, too.
+    With *only*, just these sources are compiled, and nothing is linked. *options* are those of this command line, for
+    the one that an error tells to run. *shared* is a team's compiler cache in ccache's words; *fills*: what the local
+    cache has goes there, too.
 
     Raises CompileFailed, OutOfMemory, DiskFull.
     """
@@ -80,29 +83,42 @@ def build(
     units = _merge(recipe, known, set(affected))
     recipe = recipe.with_units(units)
     chosen = [unit for unit in units if only is None or unit.source in set(only)]
-    todo, kept = _split(chosen, root, everything=objects_to is not None)
+    todo, kept = _split(chosen, root, everything=everything)
     env = _compile_environ(environ, checkout, units, recipe.origin)
     env.update(_storages(objects_from, objects_to, shared, fills))
     recorder = record.Recorder(recipe, places, started)
-    outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options, recorder)
-    if objects_to is not None and shared:
-        # ccache writes what it found in one storage to no other, but what it found in its own folder.
-        again = [unit for unit in todo if (root / BUILD / unit.object).as_posix() in restored]
-        _compile(again, root, environment, places, {**env, **_storages(None, objects_to, "", False)}, max_jobs, options)
-    taken = {
-        outcome.job.output.as_posix(): (None, None)
-        if outcome.job.output.as_posix() in restored
-        else (outcome.seconds, outcome.peak)
-        for outcome in outcomes
-    }
-    compiled = {_relative(path, root): value for path, value in taken.items()}
-    # What others get is linked as the project does it.
-    link = partial(libraries.link, recipe, root, places, env, extras, quickly=objects_to is None)
-    with meanwhile(link if only is None else lambda: None) as linked:
-        with timeline.phase("recording what was read"):
-            manifest = record.complete(recorder, compiled, checkout, known.files if known else {})
-        with timeline.phase("linking"):
-            seconds = linked()
+    before = known.files if known else {}
+    unfinished = None
+    if only is None:
+        if extras is not None:
+            libraries.fetch_extras(recipe, root, extras)
+        names = frozenset(unit.object for unit in todo)
+        unfinished = Unfinished(recorder, names, checkout, before, toolchain.facts)
+    try:
+        outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options, recorder, unfinished)
+        if objects_to is not None and shared:
+            # ccache writes what it found in one storage to no other, but what it found in its own folder.
+            again = [unit for unit in todo if (root / BUILD / unit.object).as_posix() in restored]
+            local = {**env, **_storages(None, objects_to, "", False)}
+            _compile(again, root, environment, places, local, max_jobs, options)
+        taken = {
+            outcome.job.output.as_posix(): (None, None)
+            if outcome.job.output.as_posix() in restored
+            else (outcome.seconds, outcome.peak)
+            for outcome in outcomes
+        }
+        compiled = {_relative(path, root): value for path, value in taken.items()}
+        # What others get is linked as the project does it.
+        link = partial(libraries.link, recipe, root, places, env, quickly=objects_to is None)
+        with meanwhile(link if only is None else lambda: None) as linked:
+            with timeline.phase("recording what was read"):
+                manifest = record.complete(recorder, compiled, checkout, before)
+            with timeline.phase("linking"):
+                seconds = linked()
+    except BaseException:
+        if unfinished is not None:
+            unfinished.write()
+        raise
     result = Built(
         manifest,
         compiled=tuple(unit.source for unit in todo if compiled[unit.object][0] is not None),
@@ -114,6 +130,7 @@ def build(
     manifest = replace(manifest, link_seconds=seconds)
     manifest = libraries.describe(manifest, root, environment, toolchain, places, started)
     write_atomic(root / MANIFEST, manifest.to_bytes())
+    (root / UNFINISHED).unlink(missing_ok=True)
     return replace(result, manifest=manifest)
 
 
@@ -187,6 +204,7 @@ def _compile(
     max_jobs: int | None,
     options: str,
     recorder: record.Recorder | None = None,
+    unfinished: Unfinished | None = None,
 ) -> tuple[list[Outcome], set[str]]:
     """The outcomes, and the objects that came from the cache. Without a *recorder* nothing is said or learnt."""
     launcher = str(environment.tools / "bin" / "ccache")
@@ -218,9 +236,18 @@ def _compile(
             if recorder is None:
                 return
             # Meanwhile others compile, on other CPUs than this one.
-            recorder.learn(_relative(outcome.job.output.as_posix(), root))
+            name = _relative(outcome.job.output.as_posix(), root)
+            recorder.learn(name)
             hit = f"hit {outcome.job.output}\n" in log.read_text(errors="surrogateescape")
             view.done(outcome, finished, hit=hit)
+            if unfinished is not None:
+                unfinished.done(name, *((None, None) if hit else (outcome.seconds, outcome.peak)))
+
+        def tick(running: Sequence[Busy], waiting: Sequence[Job]) -> None:
+            if console.live or timeline.wanted:
+                view.tick(running, waiting)
+            if unfinished is not None:
+                unfinished.tick()
 
         outcomes = run_jobs(
             jobs,
@@ -229,7 +256,7 @@ def _compile(
             memory=memory,
             cpus=cpus,
             on_done=done,
-            on_tick=view.tick if console.live or timeline.wanted else None,
+            on_tick=tick,
             on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
             hint=lambda job: f"xfdev build {shlex.quote(str(root))}{options} --only {job.name} compiles this one again",
         )

@@ -22,7 +22,7 @@ from xfdev.errors import BadBundle, CompileFailed
 from xfdev.files import check_space, explained, sha256
 from xfdev.toolchain import Toolchain
 from xfdev.venv import Environment
-from xfdev.workspace import BUILD, LIB, TEMP
+from xfdev.workspace import BUILD, LIB, TEMP, extras
 
 Result = TypeVar("Result")
 
@@ -59,11 +59,10 @@ def link(
     root: Path,
     places: Places,
     env: Mapping[str, str],
-    extras: Callable[[str], Path] | None,
     *,
     quickly: bool,
 ) -> float:
-    """Run the link commands; returns how many seconds that took. Raises CompileFailed, BadBundle."""
+    """Run the link commands; returns how many seconds that took. Raises CompileFailed."""
     made = {os.path.relpath(step.output, "lib") for step in manifest.steps if step.output.startswith("lib/")}
     started = time.monotonic()
     for step in manifest.steps:
@@ -90,13 +89,14 @@ def link(
                 details=f"$ {shlex.join(argv)}\n{said}",
             )
         partial.replace(output)
-    names = set(json.loads(manifest.origin.get("outputs", "[]"))) or set(manifest.outputs)
-    for name in names - made:
-        target = root / LIB / name
-        if extras is not None and name in manifest.outputs:
-            _copy_checked(extras(name), target, manifest.outputs[name].sha256)
-    _remove_others(root / LIB, names | made)
+    _remove_others(root / LIB, extras(manifest) | made)
     return round(time.monotonic() - started, 2)
+
+
+def fetch_extras(manifest: Manifest, root: Path, source: Callable[[str], Path]) -> None:
+    """Copy what the build script wrote beside the libraries from where *source* says. Raises BadBundle."""
+    for name in extras(manifest).intersection(manifest.outputs):
+        _copy_checked(source(name), root / LIB / name, manifest.outputs[name].sha256)
 
 
 def _copy_checked(source: Path, target: Path, digest: str) -> None:
@@ -126,15 +126,9 @@ def describe(
     manifest: Manifest, root: Path, environment: Environment, toolchain: Toolchain, places: Places, started: int
 ) -> Manifest:
     """The manifest with its outputs as they lie in the build folder, and what they need."""
-    outputs, libraries = {}, []
-    for path in sorted((root / LIB).rglob("*")):
-        if not path.is_file():
-            continue
-        name = path.relative_to(root / LIB).as_posix()
-        place = f"{manifest.source_root}/{name}".lstrip("/")
-        outputs[name] = Output(place, sha256(path), path.stat().st_size, 0o755 if needs.is_library(path) else 0o644)
-        if needs.is_library(path):
-            libraries.append(path)
+    names = [path.relative_to(root / LIB).as_posix() for path in sorted((root / LIB).rglob("*")) if path.is_file()]
+    outputs = {name: output(manifest, root, name) for name in names}
+    libraries = [root / LIB / name for name in names if needs.is_library(root / LIB / name)]
     return replace(
         manifest,
         outputs=outputs,
@@ -151,3 +145,10 @@ def describe(
             "seen": json.dumps(seen(manifest.units, places)),
         },
     )
+
+
+def output(manifest: Manifest, root: Path, name: str) -> Output:
+    """A file of the build folder's LIB as an output of *manifest*."""
+    path = root / LIB / name
+    place = f"{manifest.source_root}/{name}".lstrip("/")
+    return Output(place, sha256(path), path.stat().st_size, 0o755 if needs.is_library(path) else 0o644)

@@ -45,6 +45,8 @@ class Candidate:
     """How its code runs on each GPU that it has to run on."""
     elsewhere: tuple[str, ...] = ()
     """What lay at another path when a bundle was made: its objects are in the compiler cache under other keys."""
+    finished: bool = True
+    """Whether there are outputs to link; else there are but objects."""
 
     @property
     def by_jit(self) -> bool:
@@ -191,7 +193,7 @@ def decide(
             refused.append(Refusal(candidate.label, blocking))
             continue
         units = candidate.manifest.units
-        if not changes.native:
+        if not changes.native and candidate.finished:
             notes = tuple(str(entry) for entry in candidate.outcomes if entry.how == "jit" or entry.because)
             plan = Plan("reuse", candidate, total=len(units) or None, refused=tuple(refused), seconds=0.0, notes=notes)
             if not candidate.by_jit:

@@ -151,9 +151,9 @@ args = {{ LOCK = "extra.txt" }}
             start_new_session=True,
         )  # fmt: skip
 
-    def run(self, *words: str | Path, code: int = 0, cache: str = "cache") -> dict[str, Any]:
+    def run(self, *words: str | Path, code: int = 0, cache: str = "cache", timeout: float = 580) -> dict[str, Any]:
         process = self.start(*words, cache=cache)
-        out, err = process.communicate(timeout=580)
+        out, err = process.communicate(timeout=timeout)
         assert process.returncode == code, f"{out[-3000:]}\n{err[-6000:]}"
         answer: dict[str, Any] = json.loads(out)
         return answer

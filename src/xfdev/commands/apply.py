@@ -21,10 +21,10 @@ from xfdev.errors import (
     StoreUnreachable,
     XfdevError,
 )
-from xfdev.files import write_atomic
+from xfdev.files import explained, write_atomic
 from xfdev.options import SHARED
 from xfdev.timeline import timeline
-from xfdev.workspace import BUILD, LIB, RECIPE, clear_build, kept_build, last_recipe
+from xfdev.workspace import BUILD, LIB, RECIPE, clear_build, forget_build, kept_build, last_recipe
 
 if TYPE_CHECKING:  # a link needs none of what a compile needs, and starts the sooner
     from xfdev.compile import Built
@@ -36,8 +36,10 @@ def build_plan(
     *,
     only: Iterable[str] | None = None,
     objects_to: Path | None = None,
+    everything: bool = True,
 ) -> Built:
-    """Compile what a ``partial`` or ``full`` plan names, or only some units."""
+    """Compile what a ``partial`` or ``full`` plan names, or only some units. *objects_to* gets the compiler-cache
+    entries of the units that are compiled, or of *everything*."""
     from xfdev import compile as compiling
     from xfdev.commands import team_cache
     from xfdev.configure import configure
@@ -97,6 +99,7 @@ def build_plan(
         extras=extras,
         objects_from=objects_from,
         objects_to=objects_to,
+        everything=everything and objects_to is not None,
         only=sources,
         max_jobs=session.options.jobs,
         options=session.options.command_line("arch", "venv", "cache", "jobs", *SHARED),
@@ -194,7 +197,7 @@ def bring_up_to_date(
                 console.warning(f"{error}; it is thrown away")
                 session.store.remove(bundle)
             elif decided.verdict != "full":
-                clear_build(session.root)
+                forget_build(session.root)
             else:
                 raise
     raise NothingFits("bundles were damaged again and again", hint="xfdev bundle verify --remove")
@@ -249,14 +252,20 @@ def _build(
             why="; ".join(decided.reasons[:3]),
             hint=f"xfdev build {session.root} compiles them" + report.estimate(decided),
         )
-    objects = session.root / BUILD / "objects" if decided.verdict == "full" else None
-    if objects is not None:
-        import shutil
+    import shutil
 
+    # A full compile is worth keeping for every checkout of this machine, also one that goes on here.
+    objects = session.root / BUILD / "objects"
+    full = decided.verdict == "full"
+    goes_on = decided.candidate is not None and not decided.candidate.finished and objects.is_dir()
+    if full:
         shutil.rmtree(objects, ignore_errors=True)
-    built = build_plan(session, decided, objects_to=objects)
-    if objects is not None and all(unit.inputs is not None for unit in built.manifest.units):
-        # A full compile is worth keeping for every checkout of this machine.
-        store_bundle(session, built.manifest, objects)
+        with explained(str(objects)):
+            objects.mkdir(parents=True)
+    built = build_plan(session, decided, objects_to=objects if full or goes_on else None, everything=full)
+    if full or goes_on:
+        if all(unit.inputs is not None for unit in built.manifest.units):
+            store_bundle(session, built.manifest, objects)
+        shutil.rmtree(objects, ignore_errors=True)
     with timeline.phase("putting it in place"):
         return built, linking.link_outputs(session, built.manifest, None, mode)

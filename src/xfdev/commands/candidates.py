@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xfdev import link, plan, project, workspace
+from xfdev.bundle import Manifest
 from xfdev.commands.trusting import Trust
 from xfdev.console import console
 from xfdev.errors import BadBundle, StoreUnreachable, XfdevError
@@ -59,6 +61,8 @@ class Candidates:
             served = _serves(candidate)
             if served and not candidate.by_jit:
                 return
+        elif kept is None and (unfinished := workspace.unfinished_build(self.session.root)) is not None:
+            yield self._unfinished(*unfinished)
         for summary in self._alike():
             if self._is_refused(summary.id):
                 continue
@@ -81,6 +85,11 @@ class Candidates:
         released = None if served else self._release()
         if released is not None:
             yield released
+
+    def _unfinished(self, manifest: Manifest, lost: frozenset[str]) -> plan.Candidate:
+        candidate = self.session.candidate("the unfinished build here", manifest, None)
+        units = dict.fromkeys(sorted(lost), ("not compiled yet",)) | dict(candidate.changes.units)
+        return replace(candidate, changes=replace(candidate.changes, units=units), finished=False)
 
     def _afar(self) -> Iterator[plan.Candidate]:
         """What the configured stores have for such an environment."""
@@ -193,4 +202,4 @@ def missed_releases(store: LocalStore) -> Path:
 
 
 def _serves(candidate: plan.Candidate) -> bool:
-    return not candidate.changes.native and all(item.links for item in candidate.mismatches)
+    return candidate.finished and not candidate.changes.native and all(item.links for item in candidate.mismatches)

@@ -1,0 +1,105 @@
+"""Two nights of this repository's own images, with xFormers as upstream, for real: what is published, what a user of it
+gets, and what the second night adds.
+
+Upstream's history is two of its releases, each a commit. Half an hour and 30 GB: part of ``make test-long``. No GPU is
+needed; to ``xfdev`` in the container a program tells of one.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import workspaces
+from engine import Engine
+from support import git
+from test_cuda_container import SMI
+from test_dev_container import served
+from test_nightly_container import Site
+from workspaces import PROJECT, Variant
+
+RELEASES = ("0.0.34", "0.0.35")
+ARCH = "9.0"
+#: What a night with the same torch may make a user fetch of each image.
+MOST_NEW = 30_000_000
+
+
+def release(upstream: Path, version: str, scratch: Path) -> None:
+    """Commit a release's sources on top of what there is."""
+    unpacked = workspaces.release(scratch, f"{PROJECT}=={version}")
+    for path in upstream.iterdir():
+        if path.name != ".git":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(unpacked, upstream, dirs_exist_ok=True, ignore=lambda folder, names: {".git"} & {*names})
+    workspaces.commit(upstream, version)
+
+
+@pytest.fixture(scope="module")
+def site(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    base = tmp_path_factory.mktemp("night")
+    upstream = base / "served" / PROJECT
+    upstream.mkdir(parents=True)
+    git(upstream, "init", "-q", "-b", "main")
+    release(upstream, RELEASES[0], base / RELEASES[0])
+    (base / "images").mkdir()
+    folder = workspaces.this_repository(base / "images")
+    workspaces.edited(folder, {"build": {"options": workspaces.wheels()}})
+    made = Site(engine, folder, upstream)
+    with served(engine, upstream.parent) as server:
+        text = made.config.read_text()
+        for pattern, value in (
+            (r'^repository = ".*"', f'repository = "{server}/{PROJECT}/.git"'),
+            (r'^image = ".*"', f'image = "{made.image}"'),
+            (r'^base = ".*"', f'base = "{engine.base13}"'),
+            (r"^archs = .*", f'archs = ["{ARCH}"]'),
+            (r"^history = .*", "history = 2"),
+            (r"^requirements = \[.*?^\]\n", ""),  # the locks as they are
+        ):
+            text, number = re.subn(
+                pattern, value, text, flags=re.MULTILINE | re.DOTALL if "?" in pattern else re.MULTILINE
+            )
+            assert number, pattern
+        made.config.write_text(text)
+        yield made
+
+
+def test_two_nights_and_who_takes_them(site: Site, tmp_path: Path) -> None:
+    first = site.run(timeout=3000)
+    assert {row["cell"]: row["state"] for row in first["cells"]} == {"cpu": "passed", f"cu130/{ARCH}": "passed"}
+    for cell in first["cells"]:
+        steps = {step["name"]: step["ok"] for step in cell["steps"]}
+        assert all(steps.values()), steps
+        assert {"import and operators", "doctor", "link"} <= {*steps}
+        assert any(name.startswith("edit xformers/csrc/") for name in steps), steps
+    known = first["record"]
+    assert site.run()["todo"] == "nothing"
+
+    release(site.upstream, RELEASES[1], tmp_path / RELEASES[1])
+    second = site.run("--page", tmp_path / "site", timeout=3000)["record"]
+    for name in ("cu130", "cpu"):
+        assert second["images"][name]["new_bytes"] <= MOST_NEW, second["images"]
+    assert second["images"]["cu130"]["digest"] == known["images"]["cu130"]["digest"]
+    commit = git(site.upstream, "rev-parse", "HEAD")
+    assert {entry["commit"] for entry in second["bundles"]} == {commit}
+    print({key: second[key] for key in ("night", "images", "statistics")})
+
+    # A user's fork, the published image, a GPU: no bundle is in the image, one is beside it.
+    variant = Variant(site.engine, site.engine.base13, "", {"TORCH_CUDA_ARCH_LIST": ""})
+    folder = variant.workspace(tmp_path, "user", site.upstream)
+    smi = folder / "nvidia-smi"
+    smi.write_text(SMI.format(capability=ARCH))
+    smi.chmod(0o755)
+    # The host's network: the registry listens on this machine only.
+    runs = ["--network=host", "--volume", f"{smi}:/usr/local/bin/nvidia-smi:ro"]
+    workspaces.edited(folder, {"runArgs": runs})
+    variant.forget()
+    with workspaces.counted(tmp_path) as programs:
+        inside = variant.up(folder, site.image, XFDEV_STORES=f"{site.image}-bundles")
+    assert not workspaces.compilers(programs), programs
+    said = inside.prompt()
+    assert "reuse: reused bundle" in said, said
+    assert "0 units compiled" in said, said
