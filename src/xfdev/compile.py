@@ -57,6 +57,7 @@ def build(
     objects_to: Path | None = None,
     everything: bool = False,
     only: Iterable[str] | None = None,
+    peak: int | None = None,
     max_jobs: int | None = None,
     options: str = "",
     shared: str = "",
@@ -67,9 +68,9 @@ def build(
     *known* is an earlier manifest whose units need no compile unless their source is in *affected*; *extras* gives
     the files of that manifest's outputs which no command makes. *objects_from* is a folder of compiler-cache entries
     to read, *objects_to* one to write those of all units to; *everything*: those of units that need no compile, too.
-    With *only*, just these sources are compiled, and nothing is linked. *options* are those of this command line, for
-    the one that an error tells to run. *shared* is a team's compiler cache in ccache's words; *fills*: what the local
-    cache has goes there, too.
+    With *only*, just these sources are compiled, and nothing is linked. *peak* is the memory to expect of a CUDA unit
+    that was never compiled. *options* are those of this command line, for the one that an error tells to run. *shared*
+    is a team's compiler cache in ccache's words; *fills*: what the local cache has goes there, too.
 
     Raises CompileFailed, OutOfMemory, DiskFull.
     """
@@ -95,12 +96,14 @@ def build(
         names = frozenset(unit.object for unit in todo)
         unfinished = Unfinished(recorder, names, checkout, before, toolchain.facts)
     try:
-        outcomes, restored = _compile(todo, root, environment, places, env, max_jobs, options, recorder, unfinished)
+        outcomes, restored = _compile(
+            todo, root, environment, places, env, peak, max_jobs, options, recorder, unfinished
+        )
         if objects_to is not None and shared:
             # ccache writes what it found in one storage to no other, but what it found in its own folder.
             again = [unit for unit in todo if (root / BUILD / unit.object).as_posix() in restored]
             local = {**env, **_storages(None, objects_to, "", False)}
-            _compile(again, root, environment, places, local, max_jobs, options)
+            _compile(again, root, environment, places, local, peak, max_jobs, options)
         taken = {
             outcome.job.output.as_posix(): (None, None)
             if outcome.job.output.as_posix() in restored
@@ -201,6 +204,7 @@ def _compile(
     environment: Environment,
     places: Places,
     env: Mapping[str, str],
+    peak: int | None,
     max_jobs: int | None,
     options: str,
     recorder: record.Recorder | None = None,
@@ -222,7 +226,7 @@ def _compile(
                 output=output,
                 # One that nothing changed for comes from the cache: what has to compile starts first.
                 seconds=unit.seconds if unit.digest is None else _RESTORE_SECONDS,
-                peak=unit.peak or (NVCC_PEAK if unit.source.endswith(".cu") else CPP_PEAK),
+                peak=unit.peak or ((peak or NVCC_PEAK) if unit.source.endswith(".cu") else CPP_PEAK),
             )
         )
     cpus = limits.cpus(env)

@@ -14,9 +14,14 @@ from xfdev.toolchain import Toolchain
 
 Verdict = Literal["reuse", "partial", "full"]
 
-#: For units nobody has compiled yet: what a unit of torch headers takes (measured: 8 s to 71 s, 0.5 to 3 GB).
-GUESS_SECONDS = 30.0
-GUESS_PEAK = 2_000_000_000
+
+@dataclass(frozen=True)
+class Guess:
+    """What a unit takes that nobody has compiled yet; a project's profile may know better. The default is for one that
+    reads torch's headers (measured: 8 s to 71 s, 0.5 to 3 GB)."""
+
+    seconds: float = 30.0
+    peak: int = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -176,12 +181,13 @@ def decide(
     recipe: Manifest | None = None,
     cuda: bool = False,
     unavailable: Sequence[Refusal] = (),
+    guess: Guess = Guess(),
 ) -> Plan:
     """The nearest candidate that serves: one to link as it is, else the one with the least to compile.
 
     *compiles*: whether this environment has the compilers that the candidates' units need; *recipe*: what the build
     script told last, for the size of a full compile, which is another with and without *cuda*; *unavailable*: what
-    might have served and could not be looked at.
+    might have served and could not be looked at; *guess* is for units that nobody has timed.
     """
     refused: list[Refusal] = []
     partial: list[Plan] = []
@@ -207,7 +213,7 @@ def decide(
             continue
         reasons = _affected(candidate)
         affected = [unit for unit in units if unit.source in reasons]
-        seconds, peak = predict(affected, cpus)
+        seconds, peak = predict(affected, cpus, guess)
         partial.append(
             Plan(
                 "partial",
@@ -226,7 +232,7 @@ def decide(
     if partial:
         best = min(partial, key=lambda plan: plan.seconds or 0.0)
         return replace(best, refused=tuple(refused))
-    return _full(candidates, refused, cpus, recipe, cuda)
+    return _full(candidates, refused, cpus, recipe, cuda, guess)
 
 
 def _affected(candidate: Candidate) -> Mapping[str, tuple[str, ...]]:
@@ -240,7 +246,12 @@ def _affected(candidate: Candidate) -> Mapping[str, tuple[str, ...]]:
 
 
 def _full(
-    candidates: Sequence[Candidate], refused: Sequence[Refusal], cpus: int, recipe: Manifest | None, cuda: bool
+    candidates: Sequence[Candidate],
+    refused: Sequence[Refusal],
+    cpus: int,
+    recipe: Manifest | None,
+    cuda: bool,
+    guess: Guess,
 ) -> Plan:
     # Any recipe of this project tells how much there is to compile, if not exactly what.
     made = [c.manifest for c in candidates if c.manifest.kind == "build" and c.manifest.units]
@@ -250,7 +261,7 @@ def _full(
     if known is None:
         return Plan("full", None, reasons=reasons or ("nothing was compiled for it yet",), refused=tuple(refused),
                     reconfigure=True, missing=missing)  # fmt: skip
-    seconds, peak = predict(known.units, cpus)
+    seconds, peak = predict(known.units, cpus, guess)
     return Plan("full", None, total=len(known.units), reasons=reasons, refused=tuple(refused), seconds=seconds,
                 peak=peak, reconfigure=True, missing=missing)  # fmt: skip
 
@@ -269,12 +280,12 @@ def _flat(units: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reason for reasons in units.values() for reason in reasons))
 
 
-def predict(units: Sequence[Unit], cpus: int) -> tuple[float, int]:
-    """Seconds and peak bytes that compiling *units* on *cpus* CPUs takes, from what they took before."""
+def predict(units: Sequence[Unit], cpus: int, guess: Guess = Guess()) -> tuple[float, int]:
+    """Seconds and peak bytes that compiling *units* on *cpus* CPUs takes, from what they took before, else *guess*."""
     known = [unit.seconds for unit in units if unit.seconds]
-    typical = sorted(known)[len(known) // 2] if known else GUESS_SECONDS
+    typical = sorted(known)[len(known) // 2] if known else guess.seconds
     times = [unit.seconds or typical for unit in units]
     if not times:
         return 0.0, 0
-    peaks = sorted((unit.peak or GUESS_PEAK for unit in units), reverse=True)
+    peaks = sorted((unit.peak or guess.peak for unit in units), reverse=True)
     return max(sum(times) / max(cpus, 1), max(times)), sum(peaks[: max(cpus, 1)])

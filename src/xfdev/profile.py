@@ -40,6 +40,7 @@ class Profile:
     environment: Mapping[str, str] = field(default_factory=dict)
     arch_variables: Mapping[str, ArchVariable] = field(default_factory=dict)
     submodule_commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    guess: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, Any] = field(default_factory=dict)
 

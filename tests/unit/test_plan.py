@@ -347,6 +347,7 @@ def test_prediction() -> None:
 
 
 def test_prediction_of_units_that_nobody_compiled() -> None:
-    assert plan.predict([unit("a", None, None)], 1) == (plan.GUESS_SECONDS, plan.GUESS_PEAK)
+    assert plan.predict([unit("a", None, None)], 1) == (plan.Guess().seconds, plan.Guess().peak)
+    assert plan.predict([unit("a", None, None)] * 3, 2, plan.Guess(200.0, 7)) == (300.0, 14)
     seconds, _ = plan.predict([unit("a", None), unit("b", 4.0), unit("c", 4.0)], 1)
     assert seconds == 12.0

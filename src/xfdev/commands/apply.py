@@ -76,7 +76,10 @@ def build_plan(
         sources = resolve_units(sources, [unit.source for unit in recipe.units])
     if decided.verdict == "full":
         report.announce(
-            [unit for unit in recipe.units if sources is None or unit.source in sources], known, session.cpus
+            [unit for unit in recipe.units if sources is None or unit.source in sources],
+            known,
+            session.cpus,
+            session.guess,
         )
     bundle = candidate.bundle if candidate else None
     objects_from = None
@@ -101,6 +104,7 @@ def build_plan(
         objects_to=objects_to,
         everything=everything and objects_to is not None,
         only=sources,
+        peak=session.profile.guess.get("peak"),
         max_jobs=session.options.jobs,
         options=session.options.command_line("arch", "venv", "cache", "jobs", *SHARED),
         shared=team.storage,

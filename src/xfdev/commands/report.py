@@ -13,15 +13,15 @@ from xfdev.gpu_families import described
 from xfdev.timeline import Timeline
 
 
-def announce(units: Sequence[Unit], known: Manifest | None, cpus: int) -> None:
+def announce(units: Sequence[Unit], known: Manifest | None, cpus: int, guess: plan.Guess) -> None:
     """Say how long compiling *units* takes, and how much memory, before it starts."""
     times = {unit.source: unit for unit in known.units} if known else {}
     timed = [times.get(unit.source, unit) for unit in units]
-    seconds, peak = plan.predict(timed, cpus)
-    guess = "" if any(unit.seconds for unit in timed) else " (a guess: nobody has compiled them here)"
+    seconds, peak = plan.predict(timed, cpus, guess)
+    how = "" if any(unit.seconds for unit in timed) else " (a guess: nobody has compiled them here)"
     console.info(
         f"compiling {len(units)} unit{'s' * (len(units) != 1)} on {cpus} CPUs: about {duration(seconds)}, "
-        f"{size(peak)} of memory{guess}"
+        f"{size(peak)} of memory{how}"
     )
 
 

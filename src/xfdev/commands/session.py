@@ -114,6 +114,10 @@ class Session:
             elsewhere=manifest.elsewhere(self.places) if bundle is not None else (),
         )
 
+    @property
+    def guess(self) -> plan.Guess:
+        return plan.Guess(**self.profile.guess)
+
     @cached_property
     def candidates(self) -> Candidates:
         return Candidates(self)
@@ -131,6 +135,7 @@ class Session:
             cpus=self.cpus,
             recipe=workspace.last_recipe(self.root),
             cuda=self.toolchain.has_cuda,
+            guess=self.guess,
         )
         decided = replace(decided, refused=(*decided.refused, *self.candidates.refused))
         return replace(decided, notes=(*decided.notes, *self._about_archs())) if self.asked else decided
