@@ -42,7 +42,8 @@ class GitUrl:
     @property
     def name(self) -> str:
         """The folder's name that ``git clone`` would choose."""
-        return re.split(r"[/:]", self.url.rstrip("/"))[-1].removesuffix(".git")
+        path = self.url.rstrip("/").removesuffix("/.git").rstrip("/")
+        return re.split(r"[/:]", path)[-1].removesuffix(".git")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ def _git_url(text: str) -> GitUrl:
         raise _usage(text, "this URL names an archive, not a git repository")
     if ref is not None and (not ref or _BAD_REF.search(ref)):
         raise _usage(text, f"{ref!r} after the last '@' cannot be a branch, a tag or a commit (write %40 for an @)")
-    return GitUrl(url[:start] + path, ref)
+    found = GitUrl(url[:start] + path, ref)
+    if found.name in ("", ".", ".."):
+        raise _usage(text, "this URL's last part is no name for a folder")
+    return found
 
 
 def _split_ref(path: str) -> tuple[str, str | None]:

@@ -42,10 +42,10 @@ class Unfinished:
     def done(self, name: str, seconds: float | None, peak: int | None) -> None:
         """The unit of the object *name* is compiled, or came from the cache (both None)."""
         self._done[name] = (seconds, peak)
-        self.tick()
 
     def tick(self) -> None:
-        """Write it down if it is time; to be called now and then. After the last unit the build itself is recorded."""
+        """Write it down if it is time; to be called some times a second, when whatever can compile does. After the last
+        unit the build itself is recorded."""
         if len(self._done) < len(self._todo) and time.monotonic() >= self._next:
             self.write()
 

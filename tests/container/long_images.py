@@ -26,7 +26,7 @@ def cuda12(engine: engines.Engine) -> Variant:
 def test_the_same_image_is_built_byte_for_byte_with_nothing_of_the_first_at_hand(
     engine: engines.Engine, tmp_path: Path
 ) -> None:
-    cpu = Variant(engine, engine.base13, RELEASE, {"GPU": "false"}, workspaces.wheels())
+    cpu = Variant(engine, engine.base12, RELEASE, {"GPU": "false"}, workspaces.wheels())
     name = cpu.publish(cpu.workspace(tmp_path, "one", None), "one")  # which deletes all that this machine has of it
     made = [engine.layers(name, "one")]
     # From another folder, in another minute, and no registry to take layers from.

@@ -48,7 +48,9 @@ def test_git_urls(text: str, url: str, ref: str | None) -> None:
     assert parse(text, NOWHERE) == GitUrl(url, ref)
 
 
-@pytest.mark.parametrize("text", ["git@host:r.git", "https://host/o/r/", "file:///srv/r.git"])
+@pytest.mark.parametrize(
+    "text", ["git@host:r.git", "https://host/o/r/", "file:///srv/r.git", "file:///srv/r/.git/", "file:///r/.git"]
+)
 def test_the_folder_of_a_clone(text: str) -> None:
     source = parse(text, NOWHERE)
     assert isinstance(source, GitUrl)

@@ -14,7 +14,7 @@ from typing import Any
 from xfdev import profile, sources
 from xfdev import run as running
 from xfdev.console import console
-from xfdev.errors import CheckFailed, XfdevError
+from xfdev.errors import CheckFailed, UsageError, XfdevError
 from xfdev.nightly.decide import SHORT
 from xfdev.stores.local import LocalStore
 
@@ -41,19 +41,20 @@ class Inside:
 
     def checkout(self, commit: str, which: str) -> str:
         """A fresh checkout of upstream with the submodules that a compile wants; its path in the container."""
-        text = f"{self.repository}@{commit}"
-        name = Path(self.repository.rstrip("/")).name.removesuffix(".git")
+        source = sources.parse(f"{self.repository}@{commit}", self.folder)
+        if not isinstance(source, sources.GitUrl):
+            raise UsageError(f"{self.repository} is no git URL", hint="for example https://host/owner/name.git")
         # Cells of one variant may be done at the same time; they share the cache, and nothing else.
         below = f"{self.name.rpartition('-')[2]}-{which}"
-        place = self.folder / below / name
+        place = self.folder / below / source.name
         shutil.rmtree(place.parent, ignore_errors=True)
         place.parent.mkdir(parents=True)
         facts = next((p for p in profile.profiles().values() if p.repository == self.repository), None)
         modules = facts.submodules if facts else ()
         with console.step(f"  checking out {commit[:SHORT]}"):
-            sources.obtain(sources.parse(text, self.folder), place, submodules=modules, cwd=self.folder)
+            sources.obtain(source, place, submodules=modules, cwd=self.folder)
         self.made.append(place.parent)
-        return f"/workspaces/{below}/{name}"
+        return f"/workspaces/{below}/{source.name}"
 
     def xfdev(self, verb: str, path: str, *words: str) -> dict[str, Any]:
         """Run a verb of xfdev's in the container; its answer. Raises CheckFailed where it fails, saying why."""
@@ -65,7 +66,8 @@ class Inside:
             said = {}
         if done.returncode:
             reason = said.get("message") or "; ".join(said.get("problems", ()) or said.get("lines", ())[:2])
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            # What Docker itself has to say about it is on stdout.
+            last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
             raise CheckFailed(
                 f"xfdev {verb} failed: {reason or last}", why=str(said.get("why", "")), details=done.stderr
             )
