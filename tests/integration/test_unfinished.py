@@ -56,6 +56,12 @@ class Wrapped:
         (self.root / unit).write_text(before + "\nno c++ at all\n")
         return before
 
+    def tries(self, unit: str) -> None:
+        """Edit a unit so that it does not compile, see that, and take it back."""
+        before = self.break_it(unit)
+        self.fails()
+        (self.root / unit).write_text(before)
+
 
 @pytest.fixture
 def wrapped(tmp_path: Path, plain_prefix: Path) -> Wrapped:
@@ -102,9 +108,7 @@ def test_an_edit_that_does_not_compile_costs_the_others_nothing(wrapped: Wrapped
 
 def test_an_edit_that_is_taken_back_is_linked_from_the_bundle(wrapped: Wrapped) -> None:
     wrapped.build()
-    before = wrapped.break_it("csrc/one.cpp")
-    wrapped.fails()
-    (wrapped.root / "csrc/one.cpp").write_text(before)
+    wrapped.tries("csrc/one.cpp")
     assert wrapped.plan()["verdict"] == "reuse"
     wrapped.scene.good("bundle", "prune", "--all")
     planned = wrapped.plan()  # the object was removed before its compile began
@@ -126,9 +130,7 @@ def test_all_compiled_and_not_linked(wrapped: Wrapped) -> None:
 
 def test_what_changed_meanwhile_is_compiled(wrapped: Wrapped) -> None:
     wrapped.build()
-    wrapped.break_it("csrc/three.cpp")
-    wrapped.fails()
-    wrapped.scene.git(wrapped.root, "checkout", "-q", "csrc/three.cpp")
+    wrapped.tries("csrc/three.cpp")
     edit(wrapped.root / "include/shared.h", "SHARED 1", "SHARED 2")
     assert wrapped.build()["compiled"] == {"csrc/one.cpp", "csrc/inner/second.cpp", "csrc/three.cpp"}
     assert wrapped.scene.behaviour(wrapped.root) == {**BEHAVIOUR, "_first.one": 5, "_second.second": 205}
@@ -136,9 +138,7 @@ def test_what_changed_meanwhile_is_compiled(wrapped: Wrapped) -> None:
 
 def test_objects_that_are_not_what_they_were_are_compiled(wrapped: Wrapped) -> None:
     wrapped.build()
-    wrapped.break_it("csrc/three.cpp")
-    wrapped.fails()
-    wrapped.scene.git(wrapped.root, "checkout", "-q", "csrc/three.cpp")
+    wrapped.tries("csrc/three.cpp")
     edit(wrapped.root / "csrc/one.cpp", "SHARED", "1 + SHARED")
     objects = [wrapped.root / ".xfdev/build" / name for name in tree(wrapped.root / ".xfdev/build") if "two.o" in name]
     assert objects, "nothing is damaged"
@@ -151,9 +151,7 @@ def test_objects_that_are_not_what_they_were_are_compiled(wrapped: Wrapped) -> N
 def test_another_compiler_or_other_flags_take_nothing_of_it(wrapped: Wrapped) -> None:
     wrapped.build()
     wrapped.scene.good("bundle", "prune", "--all")
-    wrapped.break_it("csrc/one.cpp")
-    wrapped.fails()
-    wrapped.scene.git(wrapped.root, "checkout", "-q", ".")
+    wrapped.tries("csrc/one.cpp")
     flags = {"CXXFLAGS": "-O2"}
     assert wrapped.plan(**flags)["refused"] == [
         {"label": "the unfinished build here", "reasons": ["variable CXXFLAGS is -O2, bundle has it unset"]}
