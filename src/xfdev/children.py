@@ -126,14 +126,20 @@ class Children:
         return child.reap()
 
     def end_all(self, grace: float) -> None:
-        """End every child's group: SIGTERM, so that compilers remove their temporary files, and SIGKILL for
-        what is left after *grace* seconds. Afterwards none is running."""
+        """End every child's group: SIGINT, so that compilers remove their temporary files (nvcc does so for no other
+        signal), SIGTERM for those that take no notice in half of *grace* seconds, SIGKILL for what is left after the
+        other half. Afterwards none is running."""
         ending = list(self.running)
-        for child in ending:
-            child.signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while time.monotonic() < deadline and not all(child.ended() for child in ending):
-            time.sleep(_POLL)
+        groups = {child.pid for child in ending}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for child in ending:
+                child.signal(number)
+            deadline = time.monotonic() + grace / 2
+            # Not the leaders alone: ccache does not wait for an nvcc that is still removing its files.
+            while (alive := _any_alive(groups)) and time.monotonic() < deadline:
+                time.sleep(_POLL)
+            if not alive:
+                break
         for child in ending:
             child.signal(signal.SIGKILL)
             self.reap(child)
@@ -147,6 +153,16 @@ class Children:
         for child in self.running:
             child.memory = now[child.pid]
             child.peak = max(child.peak, child.memory)
+
+
+def _any_alive(groups: Collection[int]) -> bool:
+    """Whether a process of one of these groups runs; those that have ended and that nobody waited for do not."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it is gone
+            state, _, group = place.read_text(errors="replace").rpartition(") ")[2].split()[:3]
+            if int(group) in groups and state not in "ZX":
+                return True
+    return False
 
 
 def resident(leaders: Collection[int]) -> dict[int, int]:

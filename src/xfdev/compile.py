@@ -261,6 +261,7 @@ def _compile(
             cpus=cpus,
             on_done=done,
             on_tick=tick,
+            on_abandon=unfinished.write if unfinished is not None else None,
             on_retry=lambda job: console.warning(f"{job.name} was killed for memory; it runs again, alone"),
             hint=lambda job: f"xfdev build {shlex.quote(str(root))}{options} --only {job.name} compiles this one again",
         )

@@ -64,6 +64,7 @@ def run_jobs(
     on_done: OnDone | None = None,
     on_retry: Callable[[Job], None] | None = None,
     on_tick: OnTick | None = None,
+    on_abandon: Callable[[], None] | None = None,
     hint: Callable[[Job], str] | None = None,
     keep_going: bool = False,
 ) -> list[Outcome]:
@@ -72,7 +73,8 @@ def run_jobs(
 
     Calls on_start(job, jobs now running, all jobs), on_done(outcome, jobs finished, all jobs), on_retry(job)
     when a job was killed for memory and will run again, alone, and on_tick(running, waiting in the order of their
-    start) after every change and some times a second; *hint* makes the hint of the error for a job.
+    start) after every change and some times a second, on_abandon() once nothing runs any more because of an error
+    or a signal, which may end this process next; *hint* makes the hint of the error for a job.
 
     Raises CompileFailed for the first job that fails, after ending the running ones; with *keep_going* only
     once all others have run. Raises OutOfMemory likewise for a job that was killed for memory when alone.
@@ -98,6 +100,8 @@ def run_jobs(
             return run.all(interrupted)
         except BaseException as error:
             run.abandon(_GRACE_FAILED if isinstance(error, XfdevError) else _GRACE_INTERRUPTED)
+            if on_abandon is not None:
+                on_abandon()
             raise
 
 

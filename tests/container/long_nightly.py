@@ -88,7 +88,8 @@ def test_two_nights_and_who_takes_them(site: Site, tmp_path: Path) -> None:
     latest = second["statistics"]["commits"][0]
     assert (latest["commit"], latest["verdict"], latest["units"]) == (commit, "partial", [UNIT])
     assert {entry["commit"] for entry in second["bundles"]} == {commit}
-    print({key: second[key] for key in ("night", "images", "statistics")})
+    sizes = {name: (entry["bytes"], entry["new_bytes"]) for name, entry in second["images"].items()}
+    print(f"images, in all and new in the second night: {sizes}")
 
     # A user's fork, the published image, a GPU: no bundle is in the image, one is beside it.
     variant = Variant(site.engine, site.engine.base13, "", {"TORCH_CUDA_ARCH_LIST": ""})

@@ -20,6 +20,7 @@ import pytest
 
 import xfdev
 from xfdev import launchers, live_view, shadows
+from xfdev.children import Children
 
 SOURCES = Path(xfdev.__file__).parent
 WHEELS = (
@@ -641,6 +642,23 @@ def test_a_killed_launcher_leaves_nothing_that_is_taken_for_whole(bench: Bench, 
         time.sleep(0.05)
     assert not (bench.folder / "unit.o").exists()
     bench.prove(None)
+
+
+def test_a_compile_that_is_ended_leaves_no_temporary_files(bench: Bench, tmp_path: Path) -> None:
+    """A build on save ends one compile after the other, and /tmp may be memory."""
+    environ = {**bench.environ, "CCACHE_DIR": str(bench.cache), "TMPDIR": str(tmp_path)}
+    for number in range(5):
+        bench.edit("inc/host.h", str(number + 1), str(number + 2))
+        children = Children(None)
+        children.start([str(bench.launcher), *bench.words(), "-o", "unit.o"], cwd=bench.folder, env=environ)
+        deadline = time.monotonic() + 20
+        # In its first milliseconds nvcc leaves the few kB that it begins with, whatever ends it.
+        while not any(path.stat().st_size > 20_000 for path in tmp_path.rglob("*.ii")):
+            assert time.monotonic() < deadline, "nvcc wrote nothing: this tests nothing"
+            time.sleep(0.01)
+        time.sleep(0.1 * number)
+        children.end_all(2.0)
+        assert sorted(path.name for path in tmp_path.iterdir()) == []
 
 
 def alive(group: int) -> bool:

@@ -126,7 +126,7 @@ def test_interrupted(scene: Scene, how: str) -> None:
     assert processes_with(str(root / ".xfdev")) == []
     scene.git(root, "checkout", "--", "csrc/two.cpp")
     again = scene.build(root)
-    assert len(again["restored"]) == 3, "what was finished comes back"
+    assert len(again["kept"]) == 3, "what was finished is kept"
     assert again["compiled"] == ["csrc/two.cpp"]
 
 
