@@ -109,9 +109,11 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The launcher as an environment has it."""
     folder = tmp_path_factory.mktemp("prefix") / "xfdev" / "bin"
     folder.mkdir(parents=True)
-    text = (SOURCES / "resources" / "launcher" / "ccache.py").read_text()
-    (folder / "ccache").write_text(f"#!{sys.executable} -IS\n{text}")
-    (folder / "ccache").chmod(0o755)
+    for name in ("ccache", "guard"):
+        source = SOURCES / "resources" / "launcher" / f"{name}.py"
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
+        (folder / name).chmod(0o755)
+        shutil.copyfile(source, folder / source.name)
     shutil.copyfile(SOURCES / "shadows.py", folder / "shadows.py")
     (folder / "timed").write_text(launchers.TIMED)
     (folder / "timed").chmod(0o755)

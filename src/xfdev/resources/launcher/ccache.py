@@ -8,6 +8,7 @@ right but for what is mended here (each shown with ccache 4.14.2 and nvcc 13.0 i
 - variables that nvcc reads are not part of the key: flags in them are given as arguments, or nothing is cached;
 - cicc, ptxas and the other tools behind nvcc are not looked at: their contents are part of the key;
 - a new header that shadows another is not noticed: a hit is checked, and compiled anew where it is in doubt;
+- a file saved while it is compiled may be stored as if it had been read so: guard.py keeps such a compile out;
 - the user's own settings and configuration files of ccache can loosen it: those that could are not passed on.
 
 What cannot be told from the command line (files of options, wrapper scripts, ``native``) is compiled, not cached.
@@ -72,11 +73,18 @@ def main(argv: list) -> int:
     argv, dependencies = with_dependencies(argv, output)
     if not dependencies or environ.get("CCACHE_DISABLE") or not cacheable(argv, nvcc, environ):
         os.execve(compiler, argv + timed(nvcc, environ), environ)
+    from guard import marked, remove, run
+
+    mark, log = os.path.abspath(output) + ".compiling", output + ".ccache-log"
+    if not marked(mark):
+        os.execve(compiler, argv + timed(nvcc, environ), environ)  # it says why it cannot write there
     environ = settings(argv, nvcc, environ)
-    log = output + ".ccache-log"
+    environ["XFDEV_MARK"] = mark
     environ["CCACHE_STATSLOG"] = log
     remove(log)
-    status = run(argv, environ)
+    status = run(REAL, ["ccache", *argv], environ)
+    if not os.path.exists(mark) and os.path.exists(output):
+        status = 0  # compiled, and not stored: see guard.py
     said = read(log)
     remove(log)
     hit = status == 0 and "cache_hit" in said
@@ -85,7 +93,10 @@ def main(argv: list) -> int:
         environ.pop("CCACHE_STATSLOG")
         remove(output)  # should it not compile, the object in doubt must not stay behind
         remove(dependencies)
-        status, hit = run(argv, environ), False
+        status, hit = run(REAL, ["ccache", *argv], environ), False
+        if not os.path.exists(mark) and os.path.exists(output):
+            status = 0
+    remove(mark)
     note = os.environ.get("XFDEV_LAUNCH_LOG")
     if note and status == 0:
         with open(note, "a") as stream:
@@ -190,13 +201,18 @@ def settings(argv: list, nvcc: bool, environ: dict) -> dict:
         result.setdefault("CCACHE_REMOTE_STORAGE", shared)  # a build typed by hand; xfdev itself sets it
     compiler = argv[0]
     files = [compiler]
+    prefix = ["guard"]
     if nvcc:
         folders = (os.path.dirname(compiler), os.path.dirname(os.path.realpath(compiler)))
         files += [os.path.join(folder, tool) for folder in folders for tool in TOOLS]
         files += host_compilers(argv, environ)
         result["CCACHE_COMPILERTYPE"] = "nvcc"  # whatever a link to it is called
-        if environ.get("XFDEV_NVCC_TIMES") and " " not in HERE:  # ccache takes that for two prefixes
-            result["CCACHE_PREFIX"] = os.path.join(HERE, "timed")  # no part of the key, as an option would be
+        if environ.get("XFDEV_NVCC_TIMES"):
+            prefix.append("timed")
+    if " " in HERE:  # where ccache would see two programs, they are looked for by their names
+        result["PATH"] = HERE + os.pathsep + environ.get("PATH", os.defpath)
+    else:
+        prefix = [os.path.join(HERE, name) for name in prefix]
     namespace = [environ.get(name, "") for name in ("CCACHE_NAMESPACE", "NVCC_CCBIN")]
     result.update({
         "CCACHE_CONFIGPATH": os.devnull,
@@ -205,7 +221,8 @@ def settings(argv: list, nvcc: bool, environ: dict) -> dict:
         "CCACHE_COMPILERCHECK": "string:" + contents(files),
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_SLOPPINESS": "",
-        "CCACHE_NAMESPACE": "|".join(["xfdev", *namespace]),
+        "CCACHE_NAMESPACE": "|".join(["xfdev-2", *namespace]),
+        "CCACHE_PREFIX": " ".join(prefix),  # no part of the key, as an option would be
         "CCACHE_EXTRAFILES": environ.get("CCACHE_EXTRAFILES", ""),
     })  # fmt: skip
     return result
@@ -308,19 +325,6 @@ def which(name: str, missing: str = "") -> str:
     return missing or sys.exit(f"ccache: {name} is not on PATH")
 
 
-def run(argv: list, environ: dict) -> int:
-    import _signal  # the module signal takes milliseconds to import
-
-    pid = os.posix_spawn(REAL, ["ccache", *argv], environ)
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the terminal tells ccache too; it ends, and so does this
-    for number in (_signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, lambda signum, _: os.kill(pid, signum))
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
-    return status
-
-
 def read(path: str) -> str:
     try:
         with open(path, errors="surrogateescape") as stream:
@@ -329,16 +333,9 @@ def read(path: str) -> str:
         return ""
 
 
-def remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
 if __name__ == "__main__":
     sys.path.insert(0, HERE)
     code = main(sys.argv[1:])
-    if code < 0:
-        os.kill(os.getpid(), -code)  # die as the compiler died, so that a kill for memory is seen as one
-    sys.exit(code)
+    from guard import leave
+
+    leave(code)
