@@ -82,7 +82,7 @@ def step(
     if scripts:
         seconds = plan.predict(everything, cpus)[0] + (manifest.link_seconds or 1.0)
         names = {unit.source: scripts[:1] for unit in everything}
-        return Step("full", names, total, round(seconds, 1), scripts, known)
+        return Step("full", names, total, round(seconds, 2), scripts, known)
     affected: dict[str, tuple[str, ...]] = {}
     for unit in here:
         if reasons := _reasons(unit, manifest, differ):
@@ -101,7 +101,7 @@ def step(
     times = [unit for unit in everything if unit.source in affected]
     seconds = plan.predict(times, cpus)[0] + (manifest.link_seconds or 1.0)
     every = tuple(dict.fromkeys([*reasons, *(reason for found in affected.values() for reason in found)]))
-    return Step("partial", affected, total, round(seconds, 1), every, known)
+    return Step("partial", affected, total, round(seconds, 2), every, known)
 
 
 def counts(steps: Iterable[Step]) -> dict[str, int]:

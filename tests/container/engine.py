@@ -142,12 +142,21 @@ class Engine:
 
     def layers(self, image: str, tag: str) -> dict[str, int]:
         """The layers of a pushed image, as the registry has them: their digests and sizes in bytes."""
+        return {layer["digest"]: layer["size"] for layer in self._manifest(image, tag)["layers"]}
+
+    def unpacked(self, image: str, tag: str) -> list[str]:
+        """The digests of a pushed image's layers as they are unpacked."""
+        config = self._manifest(image, tag)["config"]["digest"]
+        found = self._ask(f"/v2/{image.removeprefix(f'{self.registry}/')}/blobs/{config}")[0]
+        return list(found["rootfs"]["diff_ids"])
+
+    def _manifest(self, image: str, tag: str) -> dict[str, Any]:
         repository = image.removeprefix(f"{self.registry}/")
         manifest = self._ask(f"/v2/{repository}/manifests/{tag}")[0]
         if "manifests" in manifest:  # the image's own, beside its provenance
             (only,) = (m["digest"] for m in manifest["manifests"] if m["platform"]["os"] != "unknown")
             manifest = self._ask(f"/v2/{repository}/manifests/{only}")[0]
-        return {layer["digest"]: layer["size"] for layer in manifest["layers"]}
+        return manifest
 
     def _ask(self, path: str, method: str = "GET") -> tuple[dict[str, Any], Mapping[str, str]]:
         """What the registry answers, empty where it has no such thing; and the headers of its answer."""
