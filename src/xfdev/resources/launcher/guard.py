@@ -1,9 +1,8 @@
 # ccache starts it in front of the compiler, as its prefix command: standard library only, and as little as possible.
 """``guard COMPILER ARGS...``: a compile during which a file was saved that it read is not stored.
 
-ccache 4.14 hashes headers after the compile, and takes one for unchanged whose time is within 0.1 s of its own start,
-or older: what was compiled from a header as it was is stored under the contents that it has since then, and comes back
-for them.
+ccache 4.14 hashes headers after the compile, and takes one for unchanged that was saved within 0.1 s of its own start:
+what was compiled from a header as it was is stored under the contents that it has since then, and comes back for them.
 """
 
 import os
