@@ -73,7 +73,7 @@ def main(argv: list) -> int:
     argv, dependencies = with_dependencies(argv, output)
     if not dependencies or environ.get("CCACHE_DISABLE") or not cacheable(argv, nvcc, environ):
         os.execve(compiler, argv + timed(nvcc, environ), environ)
-    from guard import marked, remove, run
+    from guard import marked, remove
 
     mark, log = os.path.abspath(output) + ".compiling", output + ".ccache-log"
     if not marked(mark):
@@ -82,9 +82,7 @@ def main(argv: list) -> int:
     environ["XFDEV_MARK"] = mark
     environ["CCACHE_STATSLOG"] = log
     remove(log)
-    status = run(REAL, ["ccache", *argv], environ)
-    if not os.path.exists(mark) and os.path.exists(output):
-        status = 0  # compiled, and not stored: see guard.py
+    status = through_ccache(argv, environ, output)
     said = read(log)
     remove(log)
     hit = status == 0 and "cache_hit" in said
@@ -93,15 +91,21 @@ def main(argv: list) -> int:
         environ.pop("CCACHE_STATSLOG")
         remove(output)  # should it not compile, the object in doubt must not stay behind
         remove(dependencies)
-        status, hit = run(REAL, ["ccache", *argv], environ), False
-        if not os.path.exists(mark) and os.path.exists(output):
-            status = 0
+        status, hit = through_ccache(argv, environ, output), False
     remove(mark)
     note = os.environ.get("XFDEV_LAUNCH_LOG")
     if note and status == 0:
         with open(note, "a") as stream:
             stream.write(("hit " if hit else "miss ") + os.path.abspath(output) + "\n")
     return status
+
+
+def through_ccache(argv: list, environ: dict, output: str) -> int:
+    from guard import run
+
+    status = run(REAL, ["ccache", *argv], environ)
+    # Without the mark: compiled, and on purpose not stored.
+    return status if os.path.exists(environ["XFDEV_MARK"]) or not os.path.exists(output) else 0
 
 
 def timed(nvcc: bool, environ: dict) -> list:
