@@ -10,7 +10,8 @@ then kills xfdev, and goes on. What is compared:
 
 - ``pip install -e .``: --no-build-isolation --no-deps, with the same torch and nvcc, no ccache, MAX_JOBS unset;
 - ``build_ext --inplace``: the project's own incremental build, in a folder where it has been run;
-- for one edited kernel: nvcc for that unit, as recorded, without anything around;
+- for one edited kernel: nvcc for that unit, as recorded, without anything around, before and after each build; and the
+  build with GNU's linker alone, where there is a faster one;
 - for an edited header: the ideal schedule, the longest of (sum of the units' seconds / cores) and the longest unit.
 """
 
@@ -25,6 +26,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -94,8 +96,8 @@ class Bench:
         options = ["--venv", str(self.verbs.prefix), "--arch", self.args.arch]
         return [str(self.verbs.python), "-m", "xfdev", verb, str(root), *options, *more]
 
-    def xfdev(self, verb: str, root: Path, *more: str) -> float:
-        return self.call(*self.words(verb, root, "-q", *more), cwd=self.work, env=self.proof.environ)
+    def xfdev(self, verb: str, root: Path, **more: str) -> float:
+        return self.call(*self.words(verb, root, "-q"), cwd=self.work, env={**self.proof.environ, **more})
 
     def pip(self, root: Path) -> float:
         options = ("--no-build-isolation", "--no-deps", "--no-index", "--break-system-packages")
@@ -109,7 +111,19 @@ class Bench:
 
     # --- whole builds
 
+    def warm(self) -> None:
+        """Read what all builds read, so that none pays for the disk: torch, its headers, the compilers."""
+        source = self.work / "warm.cu"
+        source.write_text("#include <torch/extension.h>\n__global__ void kernel() {}\n")
+        shown = "import torch.utils.cpp_extension as e; print(*('-I' + p for p in e.include_paths('cuda')))"
+        done = subprocess.run([sys.executable, "-c", shown], env=self.plain, capture_output=True, text=True, check=True)
+        python = sysconfig.get_paths()["include"]
+        nvcc = f"{self.home}/bin/nvcc"
+        words = (nvcc, "-std=c++20", "-c", source, "-o", f"{source}.o", f"-I{python}", *done.stdout.split())
+        self.note("read before", self.call(*words, cwd=self.work, env=self.plain))
+
     def builds(self) -> None:
+        self.warm()
         full: dict[str, list[float]] = {"xfdev": [], "pip": []}
         for _ in range(self.args.runs):
             self.empty_caches()
@@ -124,18 +138,23 @@ class Bench:
             "inplace": [self.inplace(theirs) for _ in "12345"],
         }
         self.note("nothing changed", noop)
-        edited: dict[str, list[float]] = {"xfdev": [], "inplace": [], "nvcc": []}
-        for number in range(4):
+        edited: dict[str, list[float]] = {"xfdev": [], "GNU": [], "inplace": [], "nvcc": []}
+        gnu = os.pathsep.join(place for place in self.proof.environ["PATH"].split(os.pathsep) if not fast(place))
+        for number in range(8):
             for root in (ours, theirs):
                 source = root / UNIT
                 source.write_text(source.read_text() + f'\nextern "C" int edited_{number}() {{ return 1; }}\n')
             if number == 0:
                 (command,) = self.commands(ours)
                 continue
-            edited["xfdev"].append(self.xfdev("build", ours))
-            edited["nvcc"].append(self.call(*command, cwd=ours / ".xfdev/build/temp", env=self.plain))
-            edited["inplace"].append(self.inplace(theirs))
+            for name, path in (("xfdev", self.proof.environ["PATH"]), ("GNU", gnu)):
+                edited["nvcc"].append(self.call(*command, cwd=ours / ".xfdev/build/temp", env=self.plain))
+                edited[name].append(self.xfdev("build", ours, PATH=path))
+                (ours / UNIT).write_text((ours / UNIT).read_text() + f"\n// {name}\n")
+            if number < 4:
+                edited["inplace"].append(self.inplace(theirs))
             self.note("one .cu edited", edited)
+        self.xfdev("build", ours)
         header: dict[str, Any] = {"xfdev": [], "inplace": [], "ideal": [], "units": 0}
         for number in range(2):
             for root in (ours, theirs):
@@ -147,7 +166,8 @@ class Bench:
             each = [unit["seconds"] for unit in manifest["units"] if unit["source"] in compiled]
             header["units"] = len(each)
             header["ideal"].append(round(max(max(each), sum(each) / (os.cpu_count() or 1)), 2))
-            header["inplace"].append(self.inplace(theirs))
+            if number == 0:
+                header["inplace"].append(self.inplace(theirs))
             self.note("a header edited", header)
 
     def commands(self, root: Path) -> list[list[str]]:
@@ -211,6 +231,11 @@ class Bench:
         return ended, before - least
 
 
+def fast(folder: str) -> bool:
+    """Whether a linker that xfdev takes instead of GNU's lies there."""
+    return any(Path(folder, name).exists() for name in ("ld.mold", "ld.lld"))
+
+
 def available() -> int:
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     return int(line.split()[1]) * 1024
@@ -239,6 +264,7 @@ def table(results: Mapping[str, Any]) -> str:
         ("full build, caches empty", "full build, cold", "pip", "`pip install -e .`"),
         ("nothing changed", "nothing changed", "inplace", "`build_ext --inplace`"),
         ("one `.cu` edited", "one .cu edited", "nvcc", "nvcc for that unit alone"),
+        ("", "one .cu edited", "GNU", "the same, linked by GNU's linker"),
         ("", "one .cu edited", "inplace", "`build_ext --inplace`"),
         (f"a header edited, {results['a header edited']['units']} units", "a header edited", "ideal", "ideal schedule"),
         ("", "a header edited", "inplace", "`build_ext --inplace`"),

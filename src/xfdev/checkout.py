@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xfdev import run
+from xfdev import git_index, run
 from xfdev.errors import CommandFailed, DubiousOwnership, NoSuchPath, NotAGitTree
 from xfdev.files import explained
+from xfdev.git_index import Entry, Index
 
 # What a user, a hook or a daemon may have configured must not make git look less closely, or write.
 _CAREFUL = (
@@ -68,40 +68,6 @@ class Submodule:
         return self.head or self.recorded
 
 
-@dataclass(frozen=True)
-class _Entry:
-    mode: str
-    blob: str
-    trusted: bool
-    stat: tuple[int, ...] | None = None
-    """Times in nanoseconds, inode and size of the file when git last looked; None where it does not say."""
-
-
-#: What ``git ls-files --debug`` says of an entry. git itself compares whole seconds only (it is built so everywhere):
-#: an edit within the second of a ``git add`` that keeps size and mtime would go unnoticed.
-_STAT = re.compile(r"ctime: (\d+):(\d+)\s+mtime: (\d+):(\d+)\s+dev: \d+\s+ino: (\d+)\s.*?size: (\d+)", re.DOTALL)
-_DEBUG = re.compile(r"  ctime: .*?\bflags: \w+\n", re.DOTALL)
-
-
-def _stat_of(text: str) -> tuple[int, ...] | None:
-    found = _STAT.search(text)
-    if found is None:
-        return None
-    csec, cnsec, msec, mnsec, ino, size = map(int, found.groups())
-    return csec * 10**9 + cnsec, msec * 10**9 + mnsec, ino, size
-
-
-def _same_file(entry: _Entry, path: Path) -> bool:
-    """Whether the file has the very times, to the nanosecond, that it had when git last looked at it."""
-    try:
-        now = os.lstat(path)
-    except OSError:
-        return False
-    # The index keeps 32 bits of each.
-    ino, size = now.st_ino & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF
-    return entry.stat == (now.st_ctime_ns, now.st_mtime_ns, ino, size)
-
-
 class Checkout:
     """One git working tree. What it says is a snapshot, taken at the first question."""
 
@@ -124,23 +90,9 @@ class Checkout:
         return self.git("rev-parse", "--verify", "-q", "HEAD", check=False).strip() or None
 
     @cached_property
-    def _index(self) -> Mapping[str, _Entry]:
-        entries: dict[str, _Entry] = {}
-        path = ""
+    def _index(self) -> Index:
         _ = self._index_written  # asked first: an index written meanwhile then only makes more files too young
-        for line in self.git("ls-files", "-s", "-v", "-z", "--debug").split("\0"):
-            # After the NUL of one entry comes what --debug says of it, then the next entry.
-            said = _DEBUG.match(line)
-            if said is not None:
-                entries[path] = replace(entries[path], stat=_stat_of(said[0]))
-                line = line[said.end() :]
-            if not line:
-                continue
-            flags, _, path = line.partition("\t")
-            tag, mode, blob, stage = flags.split(" ")
-            # Lower case: "assume unchanged"; S: "skip worktree"; a stage: a merge conflict. git does not look then.
-            entries[path] = _Entry(mode, blob, tag == "H" and stage == "0" and mode.startswith("100"))
-        return entries
+        return Index(self.git(*git_index.QUESTION))
 
     @cached_property
     def _git_paths(self) -> Mapping[str, Path]:
@@ -161,13 +113,13 @@ class Checkout:
         except OSError:
             return 0
 
-    def _unmodified(self, entry: _Entry, path: Path) -> bool:
+    def _unmodified(self, entry: Entry, path: str) -> bool:
         """Whether git's index answers for the file: it has not changed since git looked, nor in the very moment.
 
         A file that is as young as the index may have been written again after git read it, with the same times. git
         reads such files; whoever asks here has to read them, too.
         """
-        return entry.stat is not None and max(entry.stat[:2]) < self._index_written and _same_file(entry, path)
+        return entry.stat is not None and max(entry.stat[:2]) < self._index_written and entry.same_file(path)
 
     @cached_property
     def _converts(self) -> bool:
@@ -183,19 +135,17 @@ class Checkout:
 
     def _has_attributes(self, path: str) -> bool:
         """Whether a file of attributes that git does not know yet lies beside *path* or above it."""
-        folder = os.path.dirname(path)
+        folder = path.rpartition("/")[0]
         found = self._attributes.get(folder)
         if found is None:
-            found = (self.root / folder / ".gitattributes").exists() or (folder != "" and self._has_attributes(folder))
-            self._attributes[folder] = found
+            found = os.path.exists(os.path.join(self.root, folder, ".gitattributes"))
+            self._attributes[folder] = found = found or (folder != "" and self._has_attributes(folder))
         return found
 
     @cached_property
     def submodules(self) -> Mapping[str, Submodule]:
         """By path from the root."""
-        return {
-            path: self._submodule(path, entry.blob) for path, entry in self._index.items() if entry.mode == "160000"
-        }
+        return {path: self._submodule(path, self._index[path].blob) for path in self._index.submodules()}
 
     def _submodule(self, path: str, recorded: str) -> Submodule:
         folder, inner = self.root / path, self.inner(path)
@@ -205,7 +155,7 @@ class Checkout:
         # Ignored files count: a compiler does not ask git which headers to take.
         said = inner.git("status", "--porcelain", "-unormal", "--ignored=traditional", "--ignore-submodules=none", "-z")
         doubt = any(
-            not entry.trusted or not _same_file(entry, folder / name)
+            not entry.trusted or not entry.same_file(f"{folder}/{name}")
             for name, entry in inner._index.items()
             if entry.mode.startswith("100")
         )
@@ -236,22 +186,15 @@ class Checkout:
     def _identified(self, paths: Iterable[str]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         inner: dict[str, list[str]] = {}
+        modules, index, answers, root = self.submodules, self._index, self._answers, f"{self.root}/"
         for path in paths:
-            module = self.submodule_of(path)
+            module = self.submodule_of(path) if modules else None
             if module is not None and module.head is not None:
                 inner.setdefault(module.path, []).append(path)
                 continue
-            entry = self._index.get(path)
-            if (
-                entry is not None
-                and entry.trusted
-                and self._answers
-                and self._unmodified(entry, self.root / path)
-                and not self._has_attributes(path)
-            ):
-                found[path] = entry.blob
-            else:
-                found[path] = file_id(self.root / path)
+            entry = index.get(path) if answers else None
+            known = entry is not None and entry.trusted and self._unmodified(entry, root + path)
+            found[path] = entry.blob if entry and known and not self._has_attributes(path) else file_id(root + path)
         for place, names in inner.items():
             checkout = self.inner(place)
             if checkout is not None:

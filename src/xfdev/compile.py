@@ -239,9 +239,9 @@ def _compile(
         def done(outcome: Outcome, finished: int, total: int) -> None:
             if recorder is None:
                 return
-            # Meanwhile others compile, on other CPUs than this one.
             name = _relative(outcome.job.output.as_posix(), root)
-            recorder.learn(name)
+            if finished < total:
+                recorder.learn(name)  # meanwhile others compile, on other CPUs than this one
             hit = f"hit {outcome.job.output}\n" in log.read_text(errors="surrogateescape")
             view.done(outcome, finished, hit=hit)
             if unfinished is not None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from xfdev import shadows
@@ -80,31 +81,39 @@ class Recorder:
     started_ns: int
 
     def __post_init__(self) -> None:
-        self.roots: set[str] = set(self.manifest.roots)
-        for unit in self.manifest.units:
-            self.roots.update(_roots(unit, self.places))
-        self._listing, self.endless = self._list()
+        self.endless = False
         self._units = {unit.object: unit for unit in self.manifest.units}
         self._learned: dict[str, tuple[Unit, list[str]]] = {}
 
-    def _list(self) -> tuple[list[str], bool]:
-        found = listed(self.places.checkout, _topmost(self.roots))
+    @cached_property
+    def roots(self) -> list[str]:
+        """The folders of the checkout in which a file may come that shadows an input: as few as cover all."""
+        found = set(self.manifest.roots)
+        for unit in self.manifest.units:
+            found.update(_roots(unit, self.places))
+        return _topmost(found)
+
+    @cached_property
+    def _listing(self) -> list[str]:
+        found = listed(self.places.checkout, self.roots)
+        self.endless = len(found) >= MOST_FILES
         # What came while compilers ran may have come too late for them: it counts as new next time.
         settled = _Settled(self.places.checkout, self.started_ns)
-        return [path for path in found if settled(path)], len(found) >= MOST_FILES
+        return [path for path in found if settled(path)]
 
     def learn(self, name: str) -> None:
         """What the unit of the object *name* read, which is compiled now."""
         self._learned[name] = self._inputs(self._units[name])
 
     def _inputs(self, unit: Unit) -> tuple[Unit, list[str]]:
-        return inputs_of(unit, self.places, [os.path.join(self.places.checkout, path) for path in self._listing])
+        root = f"{self.places.checkout}/"
+        return inputs_of(unit, self.places, [root + path for path in self._listing])
 
     def settle(self) -> list[str]:
         """List the folders again, now that nothing compiles; what was learned with another listing is forgotten."""
-        now, self.endless = self._list()
-        if now != self._listing:
-            self._listing, self._learned = now, {}
+        before = self.__dict__.pop("_listing", None)
+        if before is not None and before != self._listing:
+            self._learned = {}
         return self._listing
 
     def inputs(self, unit: Unit) -> tuple[Unit, list[str]]:
@@ -125,7 +134,7 @@ def complete(
     units are compiled next time.
     """
     manifest, places, started_ns = recorder.manifest, recorder.places, recorder.started_ns
-    root, roots = places.checkout, recorder.roots
+    root = places.checkout
     names_found = recorder.settle()
     endless = recorder.endless
     names: set[str] = set(manifest.names)
@@ -174,7 +183,7 @@ def complete(
             if module.clean and (module.head is not None or manifest.submodules.get(path) == module.commit)
         },
         files={path: ids[path] or "" for path in paths if path not in moving},
-        roots=tuple(_topmost(roots)),
+        roots=tuple(recorder.roots),
         listing=tuple(sorted(names_found)),
     )
 
@@ -217,22 +226,22 @@ class _Settled:
     """Whether a name lay where it lies before a point in time: neither it nor a folder above it changed since."""
 
     def __init__(self, root: str, started_ns: int) -> None:
-        self._root = root
+        self._root = f"{root}/"
         self._started = started_ns
         self._folders: dict[str, bool] = {"": True}  # the checkout's own folder changes with every lock file
 
     def __call__(self, path: str) -> bool:
-        full = os.path.join(self._root, path.rstrip(os.sep))
+        path = path.rstrip("/")
         try:
-            own = os.lstat(full).st_ctime_ns
+            own = os.lstat(self._root + path).st_ctime_ns
         except OSError:
             return False
-        return own < self._started and self._folder(os.path.dirname(path.rstrip(os.sep)))
+        return own < self._started and self._folder(path.rpartition("/")[0])
 
     def _folder(self, path: str) -> bool:
         known = self._folders.get(path)
         if known is None:
-            full = os.path.join(self._root, path)
-            known = self._folder(os.path.dirname(path)) and not _changed_since(full, self._started)
+            full = self._root + path
+            known = self._folder(path.rpartition("/")[0]) and not _changed_since(full, self._started)
             self._folders[path] = known = known and os.lstat(full).st_ctime_ns < self._started
         return known

@@ -60,7 +60,7 @@ NO_GPU = Gpus(notes=("no NVIDIA driver",))
 SEEN = Probe("img", ("--gpus", "all"), gpus=("GPU 0: NVIDIA H100",), free=200 * GB)
 CHAIN = Chain(
     "/src/.venv", "finished", "cu130", "2.14.1+cu130", "2.14.1+cu130", ("2.14.1",), "2.14.1", (), "13.0", "13.0.88",
-    Compiler("/usr/bin/g++-14", "14.2.0", "gcc"), gcc=15, clang=20, driver="580.65.06",
+    Compiler("/usr/bin/g++-14", "14.2.0", "gcc"), linker="mold", gcc=15, clang=20, driver="580.65.06",
 )  # fmt: skip
 NO_CHAIN = Chain("/src/.venv")
 PLAIN = Chain("/src/.venv", "finished", "plain", compiler=Compiler("/usr/bin/g++-14", "14.2.0", "gcc"))
@@ -190,6 +190,9 @@ CASES: list[tuple[str, str, str, tuple[Any, ...]]] = [
     ),
     ("host-compiler", "error", "CXX=g++-15 CC=gcc-15", (replace(CHAIN, compiler=Compiler("/g++", "16.1", "gcc")),)),
     ("host-compiler", "error", "CXX=clang++-20", (replace(CHAIN, compiler=Compiler("/clang++", "22.0", "clang")),)),
+    ("linker", "ok", "mold links", (CHAIN,)),
+    ("linker", "not-applicable", "nothing is linked", (PLAIN,)),
+    ("linker", "warning", "install mold", (replace(CHAIN, linker=""),)),
     ("host-compiler", "error", "CXX is 'g++-99'", (replace(CHAIN, compiler=None, named="g++-99"),)),
     ("host-compiler", "warning", "no C++ compiler", (replace(CHAIN, compiler=None),)),
     (

@@ -139,7 +139,8 @@ class Chain:
     ``finished``. *recorded* is the torch that it was made with, *torch* what lies there, *distributions* the versions
     that pip sees, *pinned* what its constraint says, *elsewhere* another torch that is found before it. *compiler* is
     that of C++, which torch checks unless it is told not to (*unchecked*), *device_compiler* the one that nvcc takes
-    where that is another. *gcc*, *clang* and *driver* are the limits of that CUDA, None where its release is not known.
+    where that is another. *linker* is a faster one than the default, "" for none. *gcc*, *clang* and *driver* are the
+    limits of that CUDA, None where its release is not known.
     """
 
     prefix: str = ""
@@ -155,6 +156,7 @@ class Chain:
     compiler: Compiler | None = None
     device_compiler: Compiler | None = None
     named: str | None = None
+    linker: str = ""
     unsupported_allowed: bool = False
     unchecked: bool = False
     gcc: int | None = None

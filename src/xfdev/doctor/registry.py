@@ -57,6 +57,7 @@ CHECKS = (
     Check("torch", "toolchain", "torch is there once, unswapped and pinned", toolchain.torch, (_C,), _ALL),
     Check("nvcc-torch", "toolchain", "nvcc is of torch's CUDA", toolchain.nvcc, (_C,), _ALL),
     Check("host-compiler", "toolchain", "nvcc takes the C++ compiler", toolchain.host_compiler, (_C,), _ALL),
+    Check("linker", "toolchain", "a faster linker than the default is there", toolchain.linker, (_C,), _MILD),
     Check(
         "git-ownership", "checkout", "git works in the checkout", checkout.ownership, (areas.Tree,), _BAD,
         safe="tells git to trust this one folder (safe.directory)",

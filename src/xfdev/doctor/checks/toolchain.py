@@ -73,3 +73,13 @@ def host_compiler(facts: Facts) -> Finding:
     ]
     found += [judge_script(one.path, one.script) for one, _ in both]
     return max(found, key=lambda finding: SEVERITY[finding.status])
+
+
+def linker(facts: Facts) -> Finding:
+    chain = facts.get(Chain)
+    if chain.torch is None or chain.compiler is None:
+        return not_applicable("nothing is linked with torch here")
+    if chain.linker:
+        return ok(f"{chain.linker} links what an edit compiled")
+    said = "GNU's linker: 0.4 to 0.7 s of each build after an edit, where mold takes 0.1 s"
+    return warning(said, "sudo apt-get install mold")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xfdev import cuda_releases, toolchain
+from xfdev import cuda_releases, linker, toolchain
 from xfdev.doctor.facts import Chain, Compiler
 from xfdev.doctor.look.ask import Ask
 from xfdev.doctor.look.host_compiler import any_compiler_allowed, compiler_kind, of_nvcc, unchecked
@@ -41,6 +41,7 @@ def look(ask: Ask) -> Chain:
         compiler=_named(cxx) if cxx else None,
         device_compiler=_other(of_nvcc(environ, memory), cxx),
         named=named if cxx is None else None,
+        linker=linker.fastest(environ),
         unsupported_allowed=any_compiler_allowed(environ),
         unchecked=unchecked(environ),
         gcc=compiled.gcc if compiled else None,
