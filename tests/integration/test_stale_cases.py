@@ -295,6 +295,23 @@ def a_module_of_the_script_with_bytecode(w: World) -> Iterator[None]:
 
 
 @scenario
+def a_file_loaded_as_a_module_with_bytecode(w: World) -> Iterator[None]:
+    path = write(w, "tools/helper.py", 'FLAG = "-DEXTRA=3"\n')
+    loads = (
+        "import importlib.util\nspec = importlib.util.spec_from_file_location('helper', 'tools/helper.py')\n"
+        "helper = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(helper)\n"
+    )
+    in_setup(w, "include = [", f"{loads}flags.append(helper.FLAG)\ninclude = [")
+    subprocess.run([w.truths.interpreter, "-c", loads], cwd=w.root, check=True)
+    assert list(w.root.glob("tools/__pycache__/helper.*"))
+    yield
+    stat = path.stat()
+    path.write_text('FLAG = "-DEXTRA=4"\n')
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    yield
+
+
+@scenario
 def a_generated_header_that_is_edited_deleted_or_tracked(w: World) -> Iterator[None]:
     path = write(w, "csrc/generated.h", "#define GENERATED 99\n")
     yield

@@ -21,6 +21,7 @@ import runpy
 import shutil
 import sys
 import sysconfig
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 with open(sys.argv[1]) as stream:
@@ -211,8 +212,7 @@ def main() -> None:
     os.chdir(CHECKOUT)
     sys.path.insert(0, CHECKOUT)  # as `python setup.py` has it
     sys.dont_write_bytecode = True
-    # A cached module would be read instead of its source, which is what counts.
-    sys.pycache_prefix = os.path.join(os.path.dirname(REQUEST["result"]), "no-bytecode")
+    read_sources_of_the_project()
     before = {path: os.stat(path).st_mtime_ns for path in project_files()}
 
     import setuptools
@@ -273,6 +273,20 @@ def main() -> None:
     }
     with open(REQUEST["result"], "w") as stream:
         json.dump(result, stream)
+
+
+def read_sources_of_the_project() -> None:
+    """Let no module of the checkout come from bytecode: its source would not be seen to be read, and a source with
+    the bytecode's time would not be seen to be another. torch comes from it, whose sources take seconds to compile."""
+    cached = SourceFileLoader.get_code
+
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        if inside(path) is None:
+            return cached(self, fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+    SourceFileLoader.get_code = get_code
 
 
 def project_files() -> list[str]:
