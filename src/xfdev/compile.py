@@ -227,6 +227,7 @@ def _compile(
                 # One that nothing changed for comes from the cache: what has to compile starts first.
                 seconds=unit.seconds if unit.digest is None else _RESTORE_SECONDS,
                 peak=unit.peak or ((peak or NVCC_PEAK) if unit.source.endswith(".cu") else CPP_PEAK),
+                divides=unit.source.endswith(".cu"),
             )
         )
     cpus = limits.cpus(env)
@@ -259,6 +260,8 @@ def _compile(
             env={**env, **more},
             memory=memory,
             cpus=cpus,
+            # nvcc notes its own phases only when it runs them.
+            divided=None if more else {"XFDEV_NVCC_PHASES": "1"},
             on_done=done,
             on_tick=tick,
             on_abandon=unfinished.write if unfinished is not None else None,

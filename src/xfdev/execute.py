@@ -18,7 +18,7 @@ from xfdev.console import size
 from xfdev.diagnostics import first_error, how_it_ended, killed_for_memory
 from xfdev.errors import CompileFailed, OutOfMemory, XfdevError
 from xfdev.files import explained, full_disk
-from xfdev.schedule import CPP_PEAK, NVCC_PEAK, Claim, Job, choose, expected_peak, longest_first
+from xfdev.schedule import CPP_PEAK, NVCC_PEAK, Claim, Job, choose, expected_peak, has_a_second, longest_first
 
 __all__ = ["CPP_PEAK", "NVCC_PEAK", "Busy", "Job", "Outcome", "run_jobs"]
 
@@ -60,6 +60,7 @@ def run_jobs(
     env: Mapping[str, str],
     memory: int,
     cpus: int,
+    divided: Mapping[str, str] | None = None,
     on_start: OnStart | None = None,
     on_done: OnDone | None = None,
     on_retry: Callable[[Job], None] | None = None,
@@ -69,7 +70,7 @@ def run_jobs(
     keep_going: bool = False,
 ) -> list[Outcome]:
     """Run all *jobs* in *cwd* with *env*, at most *cpus* at once and within *memory* bytes; return their
-    outcomes in the order of *jobs*.
+    outcomes in the order of *jobs*. *divided* are the variables that tell a job of a second CPU.
 
     Calls on_start(job, jobs now running, all jobs), on_done(outcome, jobs finished, all jobs), on_retry(job)
     when a job was killed for memory and will run again, alone, and on_tick(running, waiting in the order of their
@@ -89,6 +90,7 @@ def run_jobs(
             env,
             memory,
             slots=max(1, cpus),
+            divided=divided,
             keep_going=keep_going,
             on_start=on_start or (lambda job, running, total: None),
             on_done=on_done or (lambda outcome, finished, total: None),
@@ -127,6 +129,7 @@ class _Run:
     memory: int
     slots: int  # jobs that may run at once
     keep_going: bool
+    divided: Mapping[str, str] | None
     on_start: OnStart
     on_done: OnDone
     on_retry: Callable[[Job], None]
@@ -139,6 +142,7 @@ class _Run:
         self.alone: Job | None = None
         self.halved = -math.inf  # when the number of slots was last halved
         self.running: dict[Child, Job] = {}
+        self.with_two: set[int] = set()  # pids of those that have a second CPU
         self.outcomes: dict[int, Outcome] = {}  # by id(job)
         self.errors: list[XfdevError] = []
 
@@ -178,8 +182,13 @@ class _Run:
         now = time.monotonic()
         return [
             # What it holds already counts when it is more than expected.
-            Claim(max(expected_peak(job), child.peak), max(0.0, (job.seconds or 0.0) - (now - child.started)))
+            Claim(
+                max(expected_peak(job, cpus), child.peak),
+                max(0.0, (job.seconds or 0.0) - (now - child.started)),
+                cpus,
+            )
             for child, job in self.running.items()
+            for cpus in [2 if child.pid in self.with_two else 1]
         ]
 
     def start(self, job: Job) -> None:
@@ -187,7 +196,14 @@ class _Run:
         with explained(str(output)):
             output.unlink(missing_ok=True)
             output.parent.mkdir(parents=True, exist_ok=True)
-        self.running[self.children.start(job.argv, cwd=self.cwd, env=self.env)] = job
+        # One that was killed for memory is not to take more of it.
+        waiting = [*self.waiting, *self.again]
+        second = job is not self.alone and has_a_second(job, waiting, self.claims(), self.memory, self.slots)
+        env = {**self.env, **self.divided} if second and self.divided else self.env
+        child = self.children.start(job.argv, cwd=self.cwd, env=env)
+        if second:
+            self.with_two.add(child.pid)
+        self.running[child] = job
         self.on_start(job, len(self.running), len(self.jobs))
 
     def take(self, ended: Sequence[Child]) -> None:
@@ -195,6 +211,7 @@ class _Run:
         for child in ended:
             parallel = len(self.running)
             job = self.running[child]
+            self.with_two.discard(child.pid)
             status, seconds, log = self.children.reap(child)
             if status == 0 and (self.cwd / job.output).exists():
                 del self.running[child]

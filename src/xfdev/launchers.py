@@ -30,7 +30,8 @@ def write(environment: Environment, build_classes: Sequence[str]) -> None:
     bin_folder.mkdir(exist_ok=True)
     for name in ("ccache", "guard", "ninja"):
         write_atomic(bin_folder / name, _script(environment, name), 0o755)
-    shutil.copyfile(RESOURCES / "launcher" / "guard.py", bin_folder / "guard.py")
+    for name in ("guard.py", "phases.py"):
+        shutil.copyfile(RESOURCES / "launcher" / name, bin_folder / name)
     shutil.copyfile(Path(__file__).parent / "shadows.py", bin_folder / "shadows.py")
     # ccache runs it in front of an nvcc that is to note its phases: see the launcher.
     write_atomic(bin_folder / "timed", TIMED, 0o755)

@@ -23,22 +23,33 @@ class Job:
     output: Path  # relative to the working folder, or absolute; deleted before the start and after a failure
     seconds: float | None = None
     peak: int | None = None
+    divides: bool = False
+    """Whether it can make use of a second CPU, if it is told of one that is free."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a running job takes: bytes, and seconds until it is expected to give them back (0: unknown)."""
+    """What a running job takes: bytes, seconds until it is expected to give them back (0: unknown), and CPUs."""
 
     peak: int
     remaining: float
+    cpus: int = 1
 
 
-def expected_peak(job: Job) -> int:
-    """Bytes the job is expected to take."""
-    if job.peak is not None:
-        return job.peak
+def expected_peak(job: Job, cpus: int = 1) -> int:
+    """Bytes the job is expected to take; half as much again with a second CPU, as two of its processes run then."""
     # argv[1]: behind a launcher such as ccache
-    return NVCC_PEAK if any(Path(word).name == "nvcc" for word in job.argv[:2]) else CPP_PEAK
+    unknown = NVCC_PEAK if any(Path(word).name == "nvcc" for word in job.argv[:2]) else CPP_PEAK
+    peak = unknown if job.peak is None else job.peak
+    return peak * (1 + cpus) // 2
+
+
+def has_a_second(job: Job, waiting: Sequence[Job], running: Sequence[Claim], memory: int, slots: int) -> bool:
+    """Whether *job*, which starts now, gets a second CPU: one is left even when all that waits has started, and its
+    memory, too."""
+    taken = sum(claim.cpus for claim in running) + 1
+    needed = sum(claim.peak for claim in running) + expected_peak(job, cpus=2)
+    return job.divides and taken + len(waiting) < slots and needed <= memory
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:

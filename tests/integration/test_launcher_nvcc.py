@@ -114,6 +114,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(f"#!{sys.executable} -IS\n{source.read_text()}")
         (folder / name).chmod(0o755)
         shutil.copyfile(source, folder / source.name)
+    shutil.copyfile(SOURCES / "resources" / "launcher" / "phases.py", folder / "phases.py")
     shutil.copyfile(SOURCES / "shadows.py", folder / "shadows.py")
     (folder / "timed").write_text(launchers.TIMED)
     (folder / "timed").chmod(0o755)

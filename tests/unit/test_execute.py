@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from xfdev import diagnostics, limits
 from xfdev.errors import CommandFailed, CompileFailed, OutOfMemory
 from xfdev.execute import CPP_PEAK, NVCC_PEAK, Job, Outcome, run_jobs
-from xfdev.schedule import Claim, choose, expected_peak, longest_first
+from xfdev.schedule import Claim, choose, expected_peak, has_a_second, longest_first
 
 GB = 1_000_000_000
 ENV = {"PATH": os.environ["PATH"]}
@@ -493,6 +494,54 @@ def test_outside_the_main_thread(tmp_path: Path) -> None:
 
 
 # -- decisions
+
+
+@pytest.mark.parametrize(
+    ("names", "cpus", "memory", "expected"),
+    [
+        (["a.cu"], 2, 100, {"a.cu"}),
+        (["a.cu"], 1, 100, set()),
+        (["a.cu"], 2, 14, set()),
+        (["a.cpp"], 2, 100, set()),
+        (["a.cu", "b.cu"], 2, 100, set()),
+        (["a.cu", "b.cu", "c.cpp"], 4, 100, {"a.cu"}),
+        (["a.cu", "b.cu", "c.cpp"], 8, 100, {"a.cu", "b.cu"}),
+        (["a.cu", "b.cu"], 8, 26, {"a.cu"}),
+    ],
+)
+def test_the_longest_jobs_get_a_second_cpu_that_is_left(
+    tmp_path: Path, names: list[str], cpus: int, memory: int, expected: set[str]
+) -> None:
+    jobs = [
+        replace(shell(name, f'echo "$SECOND" >{name}.said; sleep 0.2; touch $out', 9.0 - index, 10), divides=name.endswith(".cu"))
+        for index, name in enumerate(names)
+    ]
+    outcomes = run_jobs(jobs, cwd=tmp_path, env=dict(os.environ), memory=memory, cpus=cpus, divided={"SECOND": "yes"})
+    assert len(outcomes) == len(names)
+    assert {name for name in names if "yes" in (tmp_path / f"{name}.said").read_text()} == expected
+
+
+def test_what_was_killed_for_memory_gets_no_second_cpu(tmp_path: Path) -> None:
+    once = replace(
+        shell("a.cu", 'echo "$SECOND" >>said; test -e second || { touch second; kill -9 $$; }; touch $out'), divides=True
+    )
+    retried: list[Job] = []
+    run_jobs(
+        [once], cwd=tmp_path, env=dict(os.environ), memory=100, cpus=4, divided={"SECOND": "yes"},
+        on_retry=retried.append,
+    )  # fmt: skip
+    assert retried == [once]
+    assert (tmp_path / "said").read_text() == "yes\n\n"
+
+
+def test_has_a_second() -> None:
+    unit = replace(job("a", 1, 10), divides=True)
+    assert has_a_second(unit, [], [], memory=15, slots=2)
+    assert not has_a_second(unit, [], [], memory=14, slots=2)
+    assert not has_a_second(unit, [job("b", 1, 1)], [], memory=99, slots=2)
+    assert has_a_second(unit, [job("b", 1, 1)], [Claim(10, 1.0)], memory=25, slots=4)
+    assert not has_a_second(unit, [job("b", 1, 1)], [Claim(10, 1.0, 2)], memory=25, slots=4)
+    assert not has_a_second(replace(unit, divides=False), [], [], memory=99, slots=9)
 
 
 def job(name: str, seconds: float | None, peak: int | None) -> Job:

@@ -8,7 +8,8 @@ right but for what is mended here (each shown with ccache 4.14.2 and nvcc 13.0 i
 - variables that nvcc reads are not part of the key: flags in them are given as arguments, or nothing is cached;
 - cicc, ptxas and the other tools behind nvcc are not looked at: their contents are part of the key;
 - a new header that shadows another is not noticed: a hit is checked, and compiled anew where it is in doubt;
-- a file saved while it is compiled may be stored as if it had been read so: guard.py keeps such a compile out;
+- a file saved while it is compiled may be stored as if it had been read so: guard.py keeps such a compile out,
+  and runs nvcc's commands side by side where a CPU is free (phases.py);
 - the user's own settings and configuration files of ccache can loosen it: those that could are not passed on.
 
 What cannot be told from the command line (files of options, wrapper scripts, ``native``) is compiled, not cached.
@@ -72,6 +73,12 @@ def main(argv: list) -> int:
     output = argv[argv.index("-o") + 1]
     argv, dependencies = with_dependencies(argv, output)
     if not dependencies or environ.get("CCACHE_DISABLE") or not cacheable(argv, nvcc, environ):
+        if nvcc and dependencies and environ.get("XFDEV_NVCC_PHASES"):
+            import phases
+
+            status = phases.side_by_side(argv, environ)
+            if status is not None:
+                return status
         os.execve(compiler, argv + timed(nvcc, environ), environ)
     from guard import marked, remove
 

@@ -17,7 +17,14 @@ MOVED = 75  # the exit status with which ccache takes the compile for failed
 
 def main(argv: list) -> int:
     started = time.monotonic()
-    status = run(argv[0], argv, os.environ)
+    status = None
+    if os.environ.get("XFDEV_NVCC_PHASES"):
+        sys.path.insert(0, HERE)
+        import phases
+
+        status = phases.side_by_side(argv, dict(os.environ))
+    if status is None:
+        status = run(argv[0], argv, os.environ)
     mark = os.environ.get("XFDEV_MARK", "")
     if status or not mark:
         return status
