@@ -185,7 +185,6 @@ class _Run:
             Claim(
                 max(expected_peak(job, cpus), child.peak),
                 max(0.0, (job.seconds or 0.0) - (now - child.started)),
-                cpus,
             )
             for child, job in self.running.items()
             for cpus in [2 if child.pid in self.with_two else 1]
@@ -197,7 +196,7 @@ class _Run:
             output.unlink(missing_ok=True)
             output.parent.mkdir(parents=True, exist_ok=True)
         # One that was killed for memory is not to take more of it.
-        waiting = [*self.waiting, *self.again]
+        waiting = len(self.waiting) + len(self.again)
         second = job is not self.alone and has_a_second(job, waiting, self.claims(), self.memory, self.slots)
         env = {**self.env, **self.divided} if second and self.divided else self.env
         child = self.children.start(job.argv, cwd=self.cwd, env=env)

@@ -29,11 +29,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a running job takes: bytes, seconds until it is expected to give them back (0: unknown), and CPUs."""
+    """What a running job takes: bytes, and seconds until it is expected to give them back (0: unknown)."""
 
     peak: int
     remaining: float
-    cpus: int = 1
 
 
 def expected_peak(job: Job, cpus: int = 1) -> int:
@@ -44,12 +43,11 @@ def expected_peak(job: Job, cpus: int = 1) -> int:
     return peak * (1 + cpus) // 2
 
 
-def has_a_second(job: Job, waiting: Sequence[Job], running: Sequence[Claim], memory: int, slots: int) -> bool:
-    """Whether *job*, which starts now, gets a second CPU: one is left even when all that waits has started, and its
-    memory, too."""
-    taken = sum(claim.cpus for claim in running) + 1
+def has_a_second(job: Job, waiting: int, running: Sequence[Claim], memory: int, slots: int) -> bool:
+    """Whether *job*, which starts now, may take a second CPU: all that is left to do runs at once, so that the longest
+    decides when it is done, and soon has more CPUs than it needs; and there is the memory."""
     needed = sum(claim.peak for claim in running) + expected_peak(job, cpus=2)
-    return job.divides and taken + len(waiting) < slots and needed <= memory
+    return job.divides and slots > 1 and len(running) + 1 + waiting <= slots and needed <= memory
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:

@@ -503,17 +503,20 @@ def test_outside_the_main_thread(tmp_path: Path) -> None:
         (["a.cu"], 1, 100, set()),
         (["a.cu"], 2, 14, set()),
         (["a.cpp"], 2, 100, set()),
-        (["a.cu", "b.cu"], 2, 100, set()),
-        (["a.cu", "b.cu", "c.cpp"], 4, 100, {"a.cu"}),
+        (["a.cu", "b.cu"], 2, 100, {"a.cu", "b.cu"}),
+        (["a.cu", "b.cpp", "c.cu", "d.cu"], 3, 100, {"d.cu"}),
         (["a.cu", "b.cu", "c.cpp"], 8, 100, {"a.cu", "b.cu"}),
         (["a.cu", "b.cu"], 8, 26, {"a.cu"}),
     ],
 )
-def test_the_longest_jobs_get_a_second_cpu_that_is_left(
+def test_what_all_runs_at_once_may_take_a_second_cpu(
     tmp_path: Path, names: list[str], cpus: int, memory: int, expected: set[str]
 ) -> None:
     jobs = [
-        replace(shell(name, f'echo "$SECOND" >{name}.said; sleep 0.2; touch $out', 9.0 - index, 10), divides=name.endswith(".cu"))
+        replace(
+            shell(name, f'echo "$SECOND" >{name}.said; sleep 0.2; touch $out', 9.0 - index, 10),
+            divides=name.endswith(".cu"),
+        )
         for index, name in enumerate(names)
     ]
     outcomes = run_jobs(jobs, cwd=tmp_path, env=dict(os.environ), memory=memory, cpus=cpus, divided={"SECOND": "yes"})
@@ -523,7 +526,8 @@ def test_the_longest_jobs_get_a_second_cpu_that_is_left(
 
 def test_what_was_killed_for_memory_gets_no_second_cpu(tmp_path: Path) -> None:
     once = replace(
-        shell("a.cu", 'echo "$SECOND" >>said; test -e second || { touch second; kill -9 $$; }; touch $out'), divides=True
+        shell("a.cu", 'echo "$SECOND" >>said; test -e second || { touch second; kill -9 $$; }; touch $out'),
+        divides=True,
     )
     retried: list[Job] = []
     run_jobs(
@@ -536,12 +540,14 @@ def test_what_was_killed_for_memory_gets_no_second_cpu(tmp_path: Path) -> None:
 
 def test_has_a_second() -> None:
     unit = replace(job("a", 1, 10), divides=True)
-    assert has_a_second(unit, [], [], memory=15, slots=2)
-    assert not has_a_second(unit, [], [], memory=14, slots=2)
-    assert not has_a_second(unit, [job("b", 1, 1)], [], memory=99, slots=2)
-    assert has_a_second(unit, [job("b", 1, 1)], [Claim(10, 1.0)], memory=25, slots=4)
-    assert not has_a_second(unit, [job("b", 1, 1)], [Claim(10, 1.0, 2)], memory=25, slots=4)
-    assert not has_a_second(replace(unit, divides=False), [], [], memory=99, slots=9)
+    assert has_a_second(unit, 0, [], memory=15, slots=2)
+    assert not has_a_second(unit, 0, [], memory=14, slots=2)
+    assert not has_a_second(unit, 0, [], memory=99, slots=1)
+    assert has_a_second(unit, 1, [], memory=99, slots=2)
+    assert not has_a_second(unit, 2, [], memory=99, slots=2)
+    assert has_a_second(unit, 1, [Claim(10, 1.0)], memory=25, slots=3)
+    assert not has_a_second(unit, 1, [Claim(11, 1.0)], memory=25, slots=3)
+    assert not has_a_second(replace(unit, divides=False), 0, [], memory=99, slots=9)
 
 
 def job(name: str, seconds: float | None, peak: int | None) -> Job:
