@@ -261,7 +261,7 @@ def _compile(
             memory=memory,
             cpus=cpus,
             # nvcc notes its own phases only when it runs them.
-            divided=None if more else {"XFDEV_NVCC_PHASES": "1"},
+            divided=None if more or env.get("XFDEV_NVCC_PHASES") == "0" else {"XFDEV_NVCC_PHASES": "1"},
             on_done=done,
             on_tick=tick,
             on_abandon=unfinished.write if unfinished is not None else None,

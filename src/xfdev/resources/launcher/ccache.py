@@ -73,7 +73,7 @@ def main(argv: list) -> int:
     output = argv[argv.index("-o") + 1]
     argv, dependencies = with_dependencies(argv, output)
     if not dependencies or environ.get("CCACHE_DISABLE") or not cacheable(argv, nvcc, environ):
-        if nvcc and dependencies and environ.get("XFDEV_NVCC_PHASES"):
+        if nvcc and dependencies and environ.get("XFDEV_NVCC_PHASES") == "1":
             import phases
 
             status = phases.side_by_side(argv, environ)

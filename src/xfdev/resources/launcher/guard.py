@@ -18,7 +18,7 @@ MOVED = 75  # the exit status with which ccache takes the compile for failed
 def main(argv: list) -> int:
     started = time.monotonic()
     status = None
-    if os.environ.get("XFDEV_NVCC_PHASES"):
+    if os.environ.get("XFDEV_NVCC_PHASES") == "1":
         sys.path.insert(0, HERE)
         import phases
 
