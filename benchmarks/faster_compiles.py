@@ -30,7 +30,15 @@ from edit_loop import machine
 
 HERE = Path(__file__).parent
 XFDEV = Path(sys.executable).parent / "xfdev"
+LAUNCHER = HERE.parent / "src" / "xfdev" / "resources" / "launcher"
 RAM = Path("/dev/shm")
+#: Runs nvcc's commands as the launcher does where a CPU is free.
+SIDE_BY_SIDE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import phases
+sys.exit({None: "left to nvcc"}.get(status := phases.side_by_side(sys.argv[2:], dict(os.environ)), status))
+"""
 #: As many as the project's own wheels of CUDA 13 are compiled for (their fat binaries), without features of one GPU.
 ALL = ("80", "90", "100", "103", "110", "120", "121")
 
@@ -57,6 +65,7 @@ def variants(command: list[str]) -> dict[str, tuple[list[str], Mapping[str, str]
         f"for {len(ALL)} archs": ([*without(command, gencode), *every], {}),
         "temporaries in RAM": (command, {"TMPDIR": str(RAM)}),
         "--split-compile 0": ([*command, "--split-compile", "0"], {}),
+        "host and device side by side": ([sys.executable, "-IS", "-c", SIDE_BY_SIDE, str(LAUNCHER), *command], {}),
     }
     if "--generate-line-info" in command:
         found["without line numbers"] = (without(command, "--generate-line-info"), {})
@@ -90,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--unit", action="append", help="default: sparse24_apply.cu")
+    parser.add_argument("--way", action="append", help="one of the ways, beside the command as recorded; default: all")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     from xfdev import cuda_tools, venv
@@ -102,7 +112,11 @@ def main() -> None:
     for unit in args.unit or ["sparse24_apply.cu"]:
         command, folder = commands(args.checkout, unit)
         arch = "sm_" + re.search(r"code=sm_(\w+)", " ".join(command))[1]  # type: ignore[index]
-        ways = variants(command)
+        ways = {
+            name: way
+            for name, way in variants(command).items()
+            if name in ("as recorded", *(args.way or variants(command)))
+        }
         times: dict[str, list[float]] = {name: [] for name in ways}
         code: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as scratch:

@@ -196,7 +196,9 @@ def test_the_very_same_complaints(bench: Bench, text: str, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [TWO, ("-rdc=true",), ("-frandom-seed=7",), ("-MT", "unit"), ("--keep",), ("-no-such-option",)], ids=str
+    "more",
+    [TWO, ("-rdc=true",), ("-frandom-seed=7",), ("-MT", "unit"), ("--keep",), ("-v",), ("-no-such-option",)],
+    ids=str,
 )
 def test_what_is_left_to_nvcc(bench: Bench, more: tuple[str, ...]) -> None:
     assert bench.result(*bench.phases(*more)) == (LEFT_TO_NVCC, "", "", b"", [])

@@ -21,8 +21,11 @@ KINDS = (
     ["preprocess", "preprocess", "cudafe++", "cicc", "fatbinary", "compile"],
 )
 SIGNALS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM
-#: Where the identifier is seen by other objects, or by whoever asked for a certain one.
-UNUSUAL = ("-rdc", "--relocatable-device-code", "-dc", "--device-c", "-frandom-seed", "--frandom-seed", "@", "-optf")
+#: Where the identifier is seen by other objects, or by whoever asked for a certain one; where nvcc says what it runs.
+UNUSUAL = (
+    *("-rdc", "--relocatable-device-code", "-dc", "--device-c", "-dw", "--device-w", "-dlto", "--dlink-time-opt"),
+    *("-frandom-seed", "--frandom-seed", "@", "-optf", "--options-file", "-v", "--verbose"),
+)
 GENERATES = " --gen_module_id_file"
 NAMED = ' --module_id_file_name "'
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+")
@@ -85,6 +88,8 @@ class Processes:
     def next(self) -> tuple:
         """Wait for one to end: what it was started as, and its status."""
         pid, raw = os.wait()
+        while pid not in self.running.values():
+            pid, raw = os.wait()  # whose child it was is not known: it is not waited for
         index = next(index for index, other in self.running.items() if other == pid)
         del self.running[index]
         status = os.waitstatus_to_exitcode(raw)
