@@ -216,20 +216,20 @@ class Bench:
             self.times.setdefault("nvcc alone", []).append(self.alone(place)[0])
             return seconds
 
-        self.measure("build, one .cu edited", self.slow_runs, self.edited, edit_and_build)
+        self.measure("build, one .cu edited", self.runs, self.edited, edit_and_build)
         place = self.kept("inplace")
         self.inplace(place)
         self.measure("build_ext --inplace, nothing changed", self.runs, lambda: place, self.inplace)
         again = "build, edited again"
-        self.measure(again, self.slow_runs, lambda: self.edit(self.main), build_and_compile)
-        self.measure("build_ext --inplace, edited", self.slow_runs, lambda: self.edit(place), self.inplace)
+        self.measure(again, self.runs, lambda: self.edit(self.main), build_and_compile)
+        self.measure("build_ext --inplace, edited", self.runs, lambda: self.edit(place), self.inplace)
         pinned = self.folder / "pinned.cfg"
         # Options are looked up by the name of the class, here that of torch's BuildExtension.with_options.
         pinned.write_text(f"[cls_with_options]\nbuild_temp = {self.folder / 'pinned'}\n")
         pip = self.pip(extra=str(pinned))
         kept = self.kept("pinned-checkout")
         pip(kept)
-        self.measure("pip install -e ., edited, pinned build folder", self.slow_runs, lambda: self.edit(kept), pip)
+        self.measure("pip install -e ., edited, pinned build folder", self.runs, lambda: self.edit(kept), pip)
         # The cold runs are made with an empty compiler cache, and the last of them fills the one of the warm runs.
         caches = [self.folder / f"ccache-{number}" for number in range(self.slow_runs)]
         remaining = iter(caches)
@@ -310,7 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--slow-runs", type=int, default=3)
+    parser.add_argument("--slow-runs", type=int, default=3, help="of what compiles everything")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="xfdev-bench-"))

@@ -196,7 +196,7 @@ class _Run:
             output.unlink(missing_ok=True)
             output.parent.mkdir(parents=True, exist_ok=True)
         # One that was killed for memory is not to take more of it.
-        waiting = len(self.waiting) + len(self.again)
+        waiting = [*self.waiting, *self.again]
         second = job is not self.alone and has_a_second(job, waiting, self.claims(), self.memory, self.slots)
         env = {**self.env, **self.divided} if second and self.divided else self.env
         child = self.children.start(job.argv, cwd=self.cwd, env=env)

@@ -13,6 +13,9 @@ CPP_PEAK = 1_500_000_000
 NVCC_PEAK = 3_000_000_000
 """The same for a job that runs nvcc, whose cicc takes far more for templates; more still with ``--threads``."""
 
+SHORT = 1.0
+"""Seconds after which a CPU is free again so soon that nobody waits for it: what comes from a cache takes less."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -43,11 +46,12 @@ def expected_peak(job: Job, cpus: int = 1) -> int:
     return peak * (1 + cpus) // 2
 
 
-def has_a_second(job: Job, waiting: int, running: Sequence[Claim], memory: int, slots: int) -> bool:
-    """Whether *job*, which starts now, may take a second CPU: all that is left to do runs at once, so that the longest
-    decides when it is done, and soon has more CPUs than it needs; and there is the memory."""
+def has_a_second(job: Job, waiting: Sequence[Job], running: Sequence[Claim], memory: int, slots: int) -> bool:
+    """Whether *job*, which starts now, may take a second CPU: all that is left to do runs at once, but for what is
+    short, so that the longest decides when it is done, and more CPUs are free soon; and there is the memory."""
+    left = 1 + len(running) + sum(other.seconds is None or other.seconds > SHORT for other in waiting)
     needed = sum(claim.peak for claim in running) + expected_peak(job, cpus=2)
-    return job.divides and slots > 1 and len(running) + 1 + waiting <= slots and needed <= memory
+    return job.divides and slots > 1 and left <= slots and needed <= memory
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:

@@ -539,15 +539,17 @@ def test_what_was_killed_for_memory_gets_no_second_cpu(tmp_path: Path) -> None:
 
 
 def test_has_a_second() -> None:
-    unit = replace(job("a", 1, 10), divides=True)
-    assert has_a_second(unit, 0, [], memory=15, slots=2)
-    assert not has_a_second(unit, 0, [], memory=14, slots=2)
-    assert not has_a_second(unit, 0, [], memory=99, slots=1)
-    assert has_a_second(unit, 1, [], memory=99, slots=2)
-    assert not has_a_second(unit, 2, [], memory=99, slots=2)
-    assert has_a_second(unit, 1, [Claim(10, 1.0)], memory=25, slots=3)
-    assert not has_a_second(unit, 1, [Claim(11, 1.0)], memory=25, slots=3)
-    assert not has_a_second(replace(unit, divides=False), 0, [], memory=99, slots=9)
+    unit = replace(job("a", 9, 10), divides=True)
+    other, unknown, short = job("b", 9, 1), job("c", None, 1), job("d", 0.3, 1)
+    assert has_a_second(unit, [], [], memory=15, slots=2)
+    assert not has_a_second(unit, [], [], memory=14, slots=2)
+    assert not has_a_second(unit, [], [], memory=99, slots=1)
+    assert has_a_second(unit, [other], [], memory=99, slots=2)
+    assert not has_a_second(unit, [other, unknown], [], memory=99, slots=2)
+    assert has_a_second(unit, [other, *[short] * 9], [], memory=99, slots=2)
+    assert has_a_second(unit, [other], [Claim(10, 1.0)], memory=25, slots=3)
+    assert not has_a_second(unit, [other], [Claim(11, 1.0)], memory=25, slots=3)
+    assert not has_a_second(replace(unit, divides=False), [], [], memory=99, slots=9)
 
 
 def job(name: str, seconds: float | None, peak: int | None) -> Job:
