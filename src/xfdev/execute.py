@@ -197,8 +197,9 @@ class _Run:
             output.parent.mkdir(parents=True, exist_ok=True)
         # One that was killed for memory is not to take more of it.
         waiting = [*self.waiting, *self.again]
-        second = job is not self.alone and has_a_second(job, waiting, self.claims(), self.memory, self.slots)
-        env = {**self.env, **self.divided} if second and self.divided else self.env
+        may = job is not self.alone and self.divided is not None
+        second = may and has_a_second(job, waiting, self.claims(), self.memory, self.slots)
+        env = {**self.env, **(self.divided or {})} if second else self.env
         child = self.children.start(job.argv, cwd=self.cwd, env=env)
         if second:
             self.with_two.add(child.pid)

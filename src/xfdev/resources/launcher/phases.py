@@ -1,5 +1,5 @@
 # Part of the launcher: standard library only, and as little of it as possible.
-"""One nvcc's commands, host and device side by side, where nvcc runs one after the other.
+"""nvcc's commands for one unit, host and device side by side, where nvcc runs one after the other.
 
 For one arch nvcc preprocesses twice, parses the host's half (cudafe++), compiles the device's (cicc, ptxas), and
 compiles the host's: for units of templates cudafe++ and cicc take a third of the time each. ``nvcc --dryrun`` says the
